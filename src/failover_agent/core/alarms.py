@@ -1,0 +1,158 @@
+"""The open conditions of a node: a code, a sentence, a start; derived after each step.
+
+A sentence holds no running number, so that an alarm is one condition from its start to its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from failover_agent.core import containers, following, reports
+from failover_agent.core.state import (
+    Alarm,
+    Health,
+    PeerView,
+    Phase,
+    Policy,
+    Readiness,
+    Role,
+    State,
+)
+from failover_agent.core.turn import Turn
+
+IF_OFF = "if it is off for good: failover-agent takeover --peer-is-off"
+
+
+def refresh(turn: Turn) -> None:
+    """Open the alarms whose condition holds and end the others; one that stays keeps its start."""
+    before = turn.state.alarms
+    after: dict[str, Alarm] = {}
+    for code, sentence in _conditions(turn.state, turn.now, turn.policy):
+        since_s = before[code].since_s if code in before else turn.now
+        after.setdefault(code, Alarm(code=code, sentence=sentence, since_s=since_s))
+    if after != before:
+        turn.state = replace(turn.state, alarms=after)
+
+
+def _conditions(state: State, now: float, policy: Policy) -> Iterator[tuple[str, str]]:
+    yield from _of_the_record(state)
+    yield from _of_the_set_up(state, now, policy)
+    if state.is_holding:
+        yield from _of_a_leader(state, now, policy)
+    else:
+        yield from _of_a_follower(state, now, policy)
+    yield from _of_the_engine(state)
+
+
+def _of_the_record(state: State) -> Iterator[tuple[str, str]]:
+    if state.record_error:
+        yield "record_not_writable", f"the record cannot be written: {state.record_error}"
+    if state.durable.on_hold_for_flapping:
+        yield (
+            "flapping",
+            "max_failovers moves within failover_window: it stays here until failover-agent resume",
+        )
+
+
+def _of_the_set_up(state: State, now: float, policy: Policy) -> Iterator[tuple[str, str]]:
+    for conflict in state.conflicts.values():
+        if now - conflict.seen_at_s <= policy.promise_length_s:
+            yield conflict.kind, conflict.detail
+    for peer in state.peers.values():
+        if peer.fingerprint is not None and peer.fingerprint != policy.fingerprint:
+            yield (
+                "fingerprint_differs",
+                f"members or partition_policy differ from those of the {peer.role}",
+            )
+        names = differing_settings(peer, policy)
+        if names:
+            yield (
+                "settings_differ",
+                f"settings differ from those of the {peer.role}: {', '.join(names)}",
+            )
+
+
+def differing_settings(peer: PeerView, policy: Policy) -> tuple[str, ...]:
+    """The names of the settings that should be equal on both nodes and are not."""
+    if not peer.settings:
+        return ()
+    theirs: Mapping[str, str] = dict(peer.settings)
+    return tuple(name for name, value in policy.settings if theirs.get(name) != value)
+
+
+def _of_a_leader(state: State, now: float, policy: Policy) -> Iterator[tuple[str, str]]:
+    for role in policy.others:
+        because = _why_no_redundancy(state.peers[role], now, policy)
+        if because:
+            yield "redundancy_lost", because
+    if state.overlap is not None and state.overlap.ended_at_s is None:
+        yield "two_actives", "the peer is active too: the lower term stops at once"
+    if state.phase is not Phase.PROMOTING:
+        down = containers.beyond_repair(state, now, policy)
+        if down:
+            yield "container_down", f"down beyond restart_grace_period: {', '.join(down)}"
+    if state.phase is Phase.FAILED:
+        yield "failed", f"not everything could be started or stopped: {state.failed_because}"
+    if containers.is_service_lost_with_engine(state, now, policy):
+        yield "service_lost", "the Docker Engine is gone and no container is seen to run"
+    if state.stopping is not None and state.stopping.leave:
+        yield "held", "the agent stops and leaves the containers running"
+
+
+def _why_no_redundancy(peer: PeerView, now: float, policy: Policy) -> str:
+    if not reports.is_reachable(peer, now, policy):
+        detail = f" ({peer.error})" if peer.error else ""
+        return f"nothing is heard from the {peer.role}{detail}"
+    if peer.readiness is not Readiness.READY:
+        return f"the {peer.role} is not ready: {'; '.join(peer.not_ready_because)}"
+    return ""
+
+
+def _of_a_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[str, str]]:
+    readiness, because = reports.readiness(state, now, policy)
+    settled_in = now - state.started_at_s > policy.heartbeat_interval_s
+    if readiness is not Readiness.READY and settled_in:
+        yield "not_ready", "; ".join(because)
+    if state.durable.hold:
+        holder = state.durable.holder
+        role = "peer" if holder is None else holder.role
+        yield (
+            "held",
+            f"the {role} left its containers running: no takeover until it is back; {IF_OFF}",
+        )
+    strays = following.strays(state)
+    if strays and state.phase is Phase.STANDBY:
+        yield "stray_container", f"runs on a standby: {', '.join(strays)}"
+    if not any(reports.is_reachable(state.peers[role], now, policy) for role in policy.others):
+        yield from _of_a_lone_follower(state, now, policy)
+    for role in policy.others:
+        peer = state.peers[role]
+        if reports.is_holding(peer, now, policy) and peer.health is Health.DEGRADED:
+            yield "peer_degraded", f"a container is down on the {peer.role}"
+
+
+def _of_a_lone_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[str, str]]:
+    if now - state.started_at_s < policy.promise_length_s:
+        return
+    roles: tuple[Role, ...] = policy.others
+    details = [
+        f"the {role} ({error})" if (error := state.peers[role].error) else f"the {role}"
+        for role in roles
+    ]
+    yield "peer_silent", f"nothing is heard from {' and '.join(details)}"
+    if state.phase is Phase.STARTING and not following.knows_its_pair(state, policy):
+        yield (
+            "waiting_for_primary",
+            f"has never heard the primary, so it does not start alone (lone_start); {IF_OFF}",
+        )
+    elif not following.silence_is_leave(state, policy):
+        yield (
+            "waiting_for_release",
+            f"nobody may take over on silence under this partition_policy; {IF_OFF}",
+        )
+
+
+def _of_the_engine(state: State) -> Iterator[tuple[str, str]]:
+    if state.engine.reachable is False:
+        yield "engine_lost", f"the Docker Engine does not answer: {state.engine.error}"

@@ -1,0 +1,80 @@
+"""What an operator can order (design, section 8), and what a signal asks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from failover_agent.core import following, reports
+from failover_agent.core.effects import ReplyToOperator
+from failover_agent.core.events import CommandKind, CommandReceived, StopRequested
+from failover_agent.core.state import OnStop, Phase, Reason, Stopping
+from failover_agent.core.turn import Turn
+
+
+def on_command(turn: Turn, event: CommandReceived) -> None:
+    """Carry a command out, or say why not."""
+    orders = {CommandKind.TAKEOVER: _takeover, CommandKind.RESUME: _resume}
+    accepted, sentence = orders[event.command](turn)
+    turn.emit(ReplyToOperator(event.request_id, accepted=accepted, sentence=sentence))
+
+
+def _takeover(turn: Turn) -> tuple[bool, str]:
+    """The operator's word stands for the peer's release; a peer that answers belies it."""
+    state, now, policy = turn.state, turn.now, turn.policy
+    if state.is_holding:
+        return False, "This node holds the service already: nothing to take over."
+    cannot = reports.cannot_because(state, now, policy)
+    if cannot:
+        return False, f"This node cannot run the service: {'; '.join(cannot)}."
+    for role in policy.others:
+        peer = state.peers[role]
+        runs = peer.holding or peer.running is None or peer.running > 0
+        if reports.is_heard_lately(peer, now, policy) and runs:
+            return False, f"The {role} is not off: it answers, and may run the containers."
+    if state.stopping is not None:
+        return False, "This agent is stopping."
+    if state.stop_job is not None:
+        return False, "Containers are still being stopped here: try again in a moment."
+    if state.phase is Phase.ACQUIRING:
+        assert state.candidacy is not None
+        turn.state = replace(state, candidacy=replace(state.candidacy, by_word=True))
+        return True, "Taking over."
+    turn.set_durable(replace(state.durable, hold=False))
+    for role in policy.others:
+        peer = turn.state.peers[role]
+        turn.set_peer(replace(peer, holding=False))
+    turn.state = replace(turn.state, promise=None, may_resume=False)
+    following.begin_candidacy(turn, Reason.OPERATOR, by_word=True)
+    return True, "Taking over."
+
+
+def _resume(turn: Turn) -> tuple[bool, str]:
+    """Forget the failures and the moves that hold this node back."""
+    state = turn.state
+    if not state.may_save:
+        return False, f"The record cannot be written: {state.record_error}."
+    turn.set_durable(replace(state.durable, on_hold_for_flapping=False))
+    turn.state = replace(
+        turn.state,
+        moves_at_s=(),
+        not_able_until_s=turn.now,
+        failures=0,
+        ask_again_at_s=turn.now,
+    )
+    return True, "Automatic moves are allowed again."
+
+
+def on_stop_requested(turn: Turn, event: StopRequested) -> None:
+    """SIGTERM: hand over, or leave the containers running on hold (section 6); once is enough."""
+    if turn.state.stopping is not None:
+        return
+    leave = event.restarting or turn.policy.on_stop is OnStop.LEAVE
+    turn.state = replace(
+        turn.state,
+        next_beat_at_s=turn.now,
+        stopping=Stopping(
+            asked_at_s=turn.now,
+            leave=leave and not event.host_is_shutting_down,
+            host_is_shutting_down=event.host_is_shutting_down,
+        ),
+    )

@@ -1,0 +1,379 @@
+"""A node that does not lead: silence, candidacy, strays (design, sections 4 and 6).
+
+`advance` is called after every event; it looks at the facts and does what is due. A candidacy polls
+first (H0), then takes a term, saves it, and asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from failover_agent.core import leading, reports, votes
+from failover_agent.core.effects import SendVoteRequest, StopContainers
+from failover_agent.core.events import VoteAnswered, VoteFailed
+from failover_agent.core.messages import Refusal, VoteKind, VoteRequest
+from failover_agent.core.state import (
+    Candidacy,
+    LoneStart,
+    PartitionPolicy,
+    PeerView,
+    Phase,
+    Policy,
+    Readiness,
+    Reason,
+    Stage,
+    State,
+)
+from failover_agent.core.turn import Turn
+
+
+def advance(turn: Turn) -> None:
+    """Do what is due in starting, standby or acquiring."""
+    _watch_for_a_leader(turn)
+    state = turn.state
+    if state.phase is Phase.STARTING:
+        _look_around(turn)
+    if turn.state.phase is Phase.STANDBY:
+        _stop_strays(turn)
+    if turn.state.phase in (Phase.STARTING, Phase.STANDBY):
+        reason = wants_to_lead(turn.state, turn.now, turn.policy)
+        if reason is not None:
+            begin_candidacy(turn, reason)
+    if turn.state.phase is Phase.ACQUIRING:
+        _pursue(turn)
+
+
+def _holders(state: State, now: float, policy: Policy) -> list[PeerView]:
+    return [peer for peer in state.peers.values() if reports.is_holding(peer, now, policy)]
+
+
+def _watch_for_a_leader(turn: Turn) -> None:
+    """Note since when nobody has been seen to lead; an invitation ends when somebody does."""
+    state = turn.state
+    if _holders(state, turn.now, turn.policy):
+        turn.state = replace(state, leaderless_at_s=None, invitation=None)
+    elif state.leaderless_at_s is None:
+        turn.state = replace(state, leaderless_at_s=turn.now)
+
+
+def _look_around(turn: Turn) -> None:
+    """Starting: become standby once somebody leads, or one that goes first is able to."""
+    if _holders(turn.state, turn.now, turn.policy):
+        turn.enter(Phase.STANDBY, Reason.PEER_ACTIVE)
+    elif turn.state.engine.reachable and _is_outranked(turn.state, turn.now, turn.policy):
+        turn.enter(Phase.STANDBY, Reason.PEER_PREFERRED)
+
+
+def _claim(
+    is_ready: bool, last_held: int, running: int | None, preference: int
+) -> tuple[bool, int, bool, int]:
+    """The order of section 6: the last holder, where the containers already run, the preferred.
+
+    One whose last start failed, or whose containers differ, comes after one that is ready.
+    """
+    return (is_ready, last_held, bool(running), preference)
+
+
+def goes_before(state: State, now: float, policy: Policy, peer: PeerView) -> bool:
+    """Would `peer` go before this node if neither leads? Both nodes find the same answer."""
+    mine = _claim(
+        reports.readiness(state, now, policy)[0] is Readiness.READY,
+        state.durable.term if state.durable.holder == state.me else 0,
+        reports.running(state),
+        policy.preference(state.role),
+    )
+    theirs = _claim(
+        peer.readiness is Readiness.READY,
+        (peer.term or 0) if peer.holder is peer.role else 0,
+        peer.running,
+        policy.preference(peer.role),
+    )
+    return theirs > mine
+
+
+def _is_outranked(state: State, now: float, policy: Policy) -> bool:
+    """Is there a member that goes first and is able to?"""
+    return any(
+        reports.is_able(peer, now, policy) and goes_before(state, now, policy, peer)
+        for peer in _members(state, policy)
+    )
+
+
+def _members(state: State, policy: Policy) -> list[PeerView]:
+    return [state.peers[role] for role in policy.others]
+
+
+def _stop_strays(turn: Turn) -> None:
+    """A managed container that runs on a standby is stopped, once somebody else has the service.
+
+    While nobody leads and nobody who goes first could, nothing is stopped (S5).
+    """
+    state = turn.state
+    names = strays(state)
+    served = _holders(state, turn.now, turn.policy) or _is_outranked(state, turn.now, turn.policy)
+    if not names or not served or state.stop_job is not None or turn.now < state.retry_at_s:
+        return
+    names = tuple(reversed(names))
+    turn.state = replace(state, stop_job=state.durable.term, stop_names=names)
+    turn.emit(StopContainers(term=state.durable.term, names=names, grace_s=None))
+
+
+def may_ask(state: State, now: float, policy: Policy) -> bool:
+    """Is there nothing about this node itself that forbids a candidacy now?"""
+    return (
+        state.stopping is None
+        and state.stop_job is None
+        and not state.durable.hold
+        and now >= state.ask_again_at_s
+        and votes.own_candidacy_is_free(state, now)
+        and not reports.cannot_because(state, now, policy)
+    )
+
+
+def wants_to_lead(state: State, now: float, policy: Policy) -> Reason | None:
+    """Should this node ask to be active now, and why (section 6)?"""
+    if not may_ask(state, now, policy) or _holders(state, now, policy):
+        return None
+    if state.invitation is not None:
+        return state.invitation
+    if now < state.stand_back_until_s:
+        return None
+    if _alone(state, now, policy):
+        return _reason_alone(state, now, policy)
+    if reports.asks_to_resume(state):
+        return None
+    if any(reports.is_reachable(peer, now, policy) for peer in _members(state, policy)):
+        return _reason_together(state, now, policy)
+    return None
+
+
+def _alone(state: State, now: float, policy: Policy) -> bool:
+    """Are all other members silent?"""
+    return all(reports.is_silent(peer, now, policy) for peer in _members(state, policy))
+
+
+def _reason_alone(state: State, now: float, policy: Policy) -> Reason | None:
+    """Everybody else is silent: takeover on silence, or a lone start after a boot."""
+    if state.phase is Phase.STARTING:
+        if now < state.started_at_s + policy.startup_grace_period_s:
+            return None
+        if not knows_its_pair(state, policy):
+            return None
+    if not silence_is_leave(state, policy):
+        return None
+    return Reason.FIRST_START if state.durable.term == 0 else Reason.PEER_SILENT
+
+
+def knows_its_pair(state: State, policy: Policy) -> bool:
+    """May this node start alone: is it the preferred one, or has it heard those before it once?"""
+    if state.led_and_kept:
+        return True
+    before = policy.members[: policy.members.index(state.role)]
+    return policy.lone_start is LoneStart.START or all(
+        role in state.durable.heard for role in before
+    )
+
+
+def silence_is_leave(state: State, policy: Policy) -> bool:
+    """Does silence stand for the vote of the silent (table of section 4)?
+
+    Under `consistency` only what is on our own disk does: that we held the newest term and never
+    gave it back, or that its holder gave it back to us.
+    """
+    if policy.arbiter is not None:
+        return False
+    if policy.partition_policy is PartitionPolicy.AVAILABILITY:
+        return True
+    durable = state.durable
+    if durable.holder == state.me:
+        return state.led_and_kept
+    return durable.released and durable.holder is not None
+
+
+def _reason_together(state: State, now: float, policy: Policy) -> Reason | None:
+    """The others answer and nobody leads: the first in order asks, the other waits for it."""
+    if _is_outranked(state, now, policy):
+        since_s = state.since_s if state.leaderless_at_s is None else state.leaderless_at_s
+        if now < since_s + max(policy.startup_grace_period_s, policy.promise_length_s):
+            return None
+    first = state.durable.term == 0 and all(not peer.term for peer in _members(state, policy))
+    return Reason.FIRST_START if first else Reason.NOBODY_ACTIVE
+
+
+def begin_candidacy(turn: Turn, reason: Reason, *, by_word: bool = False) -> None:
+    """Ask for leave: poll first (H0)."""
+    turn.enter(Phase.ACQUIRING, reason)
+    turn.state = replace(
+        turn.state,
+        candidacy=Candidacy(
+            stage=Stage.POLL,
+            term=0,
+            reason=reason,
+            granted=frozenset({turn.state.role}),
+            silence_counts=silence_is_leave(turn.state, turn.policy),
+            by_word=by_word,
+        ),
+    )
+
+
+def ask_voters(turn: Turn) -> None:
+    """Send the question of the present stage to every voter that has not answered it."""
+    candidacy = turn.state.candidacy
+    assert candidacy is not None
+    turn.state = replace(turn.state, candidacy=replace(candidacy, asked_at_s=turn.now))
+    kind = VoteKind.POLL if candidacy.stage is Stage.POLL else VoteKind.CANDIDACY
+    for role in turn.policy.voters:
+        if role in candidacy.granted | candidacy.refused:
+            continue
+        request = VoteRequest(
+            sender=reports.sender(turn.state, turn.policy),
+            kind=kind,
+            term=candidacy.term,
+            lease_s=turn.policy.heartbeat_timeout_s,
+            reason=candidacy.reason,
+        )
+        turn.emit(
+            SendVoteRequest(to=role, request=request, deadline_s=turn.policy.heartbeat_timeout_s)
+        )
+
+
+def has_majority(state: State, now: float, policy: Policy) -> bool:
+    """Do the votes, with silence or the operator's word where they count as one, suffice?"""
+    candidacy = state.candidacy
+    assert candidacy is not None
+    votes_for = set(candidacy.granted)
+    for peer in _members(state, policy):
+        silence = candidacy.silence_counts and reports.is_silent(peer, now, policy)
+        word = candidacy.by_word and not reports.is_heard_lately(peer, now, policy)
+        if silence or word:
+            votes_for.add(peer.role)
+    return len(votes_for) >= policy.majority
+
+
+def highest_term(state: State) -> int:
+    """The highest term this node was ever told of, or granted."""
+    asked = 0 if state.candidacy is None else state.candidacy.term
+    return max(state.durable.term, asked, *(peer.term or 0 for peer in state.peers.values()))
+
+
+def _pursue(turn: Turn) -> None:
+    """Acquiring: give up, go on to the next stage, or win."""
+    state = turn.state
+    candidacy = state.candidacy
+    assert candidacy is not None
+    if _holders(state, turn.now, turn.policy):
+        give_up(turn, Reason.PEER_ACTIVE, turn.policy.heartbeat_interval_s)
+    elif state.stopping is not None or reports.cannot_because(state, turn.now, turn.policy):
+        give_up(turn, Reason.NOT_ABLE, turn.policy.heartbeat_interval_s)
+    elif len(turn.policy.voters) - len(candidacy.refused) < turn.policy.majority:
+        give_up(turn, Reason.VOTE_REFUSED, turn.policy.heartbeat_interval_s)
+    elif has_majority(state, turn.now, turn.policy):
+        if candidacy.stage is Stage.POLL:
+            take_term(turn)
+            _pursue(turn)
+        else:
+            win(turn)
+    elif candidacy.asked_at_s is None:
+        ask_voters(turn)
+
+
+def take_term(turn: Turn) -> None:
+    """A majority would grant: take a term, promise it to ourselves (saved), and ask for it."""
+    state = turn.state
+    assert state.candidacy is not None
+    term = highest_term(state) + 1
+    votes.grant(turn, state.me, term, turn.policy.heartbeat_timeout_s)
+    turn.state = replace(
+        turn.state,
+        candidacy=replace(
+            state.candidacy,
+            stage=Stage.ASK,
+            term=term,
+            granted=frozenset({state.role}),
+            refused=frozenset(),
+            asked_at_s=None,
+        ),
+    )
+
+
+def win(turn: Turn) -> None:
+    """A majority granted the term: lead. That is on disk before the first start (H6)."""
+    candidacy = turn.state.candidacy
+    assert candidacy is not None
+    turn.set_durable(replace(turn.state.durable, led=True))
+    turn.state = replace(turn.state, candidacy=None, invitation=None, leaderless_at_s=None)
+    leading.begin(turn, candidacy.term, candidacy.reason)
+
+
+def give_up(turn: Turn, reason: Reason, wait_s: float) -> None:
+    """The candidacy ends without a majority; ask again no sooner than in `wait_s`."""
+    votes.forget_own_promise(turn)
+    turn.state = replace(
+        turn.state,
+        candidacy=None,
+        ask_again_at_s=max(turn.state.ask_again_at_s, turn.now + wait_s),
+    )
+    turn.enter(Phase.STANDBY, reason)
+
+
+def on_vote_answered(turn: Turn, event: VoteAnswered) -> None:
+    """Count an answer of the present stage and term; anything else is stale (H0)."""
+    candidacy = turn.state.candidacy
+    answer = event.answer
+    if answer.kind is VoteKind.PREPARE:
+        leading.on_prepare_answered(turn, event)
+        return
+    expected = None if candidacy is None else _question(candidacy)
+    if candidacy is None or expected != (answer.kind, answer.asked_term):
+        turn.count_stale()
+        return
+    peer = turn.state.peers[event.voter]
+    if answer.vote.term > (peer.term or 0):
+        turn.set_peer(replace(peer, term=answer.vote.term))
+    if answer.vote.granted:
+        candidacy = replace(candidacy, granted=candidacy.granted | {event.voter})
+    else:
+        candidacy = replace(
+            candidacy,
+            refused=candidacy.refused | {event.voter},
+            granted=candidacy.granted - {event.voter},
+        )
+        wait_s = answer.vote.remaining_s
+        if wait_s is not None and answer.vote.refusal in (Refusal.PROMISED, Refusal.JUST_STARTED):
+            soon_s = turn.now + min(wait_s, turn.policy.promise_length_s)
+            turn.state = replace(turn.state, ask_again_at_s=soon_s)
+    turn.state = replace(turn.state, candidacy=candidacy)
+
+
+def _question(candidacy: Candidacy) -> tuple[VoteKind, int]:
+    kind = VoteKind.POLL if candidacy.stage is Stage.POLL else VoteKind.CANDIDACY
+    return kind, candidacy.term
+
+
+def on_vote_failed(turn: Turn, event: VoteFailed) -> None:
+    """No answer is no vote; the question is asked again with the next beat."""
+    if event.kind is VoteKind.PREPARE:
+        leading.on_prepare_failed(turn, event)
+
+
+def moments_s(state: State, policy: Policy) -> Iterator[float | None]:
+    """The moments at which something here becomes due; None where nothing will."""
+    if state.is_holding:
+        return
+    yield state.grants_after_s
+    yield state.stand_back_until_s
+    yield state.ask_again_at_s
+    yield state.retry_at_s
+    yield state.started_at_s + policy.startup_grace_period_s
+    if state.promise is not None:
+        yield state.promise.until_s
+    if state.leaderless_at_s is not None:
+        yield state.leaderless_at_s + max(policy.startup_grace_period_s, policy.promise_length_s)
+    for peer in state.peers.values():
+        yield reports.silent_at_s(peer, policy)
+
+
+def strays(state: State) -> tuple[str, ...]:
+    """Managed containers with a living process, in start order."""
+    return tuple(view.name for view in state.containers.values() if view.alive is True)

@@ -1,0 +1,335 @@
+"""A node that holds a term: promote, keep the service up, hand it over, meet another holder.
+
+Never stop a service that nobody can take over (H5, S5): the peer is asked to prepare first, and
+only its yes to a question asked after the decision lets anything be stopped. Only a peer that is
+active in a newer term stops this node without asking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from failover_agent.core import containers, releasing, reports, votes
+from failover_agent.core.effects import (
+    SendVoteRequest,
+    StartContainers,
+)
+from failover_agent.core.events import (
+    ContainersStarted,
+    StartFailed,
+    VoteAnswered,
+    VoteFailed,
+)
+from failover_agent.core.messages import (
+    Beat,
+    BeatAnswer,
+    Vote,
+    VoteKind,
+    VoteRequest,
+)
+from failover_agent.core.state import (
+    Candidacy,
+    Handover,
+    Health,
+    Overlap,
+    PeerView,
+    Phase,
+    Policy,
+    Reason,
+    Role,
+    Stage,
+    State,
+)
+from failover_agent.core.turn import Turn
+
+
+@dataclass(frozen=True, slots=True)
+class PromotionStep:
+    """One entry of the ordered list of a promotion: the phase it runs in, and its order."""
+
+    phase: Phase
+    order: Callable[[Turn, int], None]
+
+
+def _start_containers(turn: Turn, term: int) -> None:
+    turn.state = replace(turn.state, start_job=term)
+    turn.emit(StartContainers(term=term, names=turn.policy.containers))
+
+
+PROMOTION: tuple[PromotionStep, ...] = (PromotionStep(Phase.PROMOTING, _start_containers),)
+"""What a node does, in this order, between winning its term and being active."""
+
+
+def begin(turn: Turn, term: int, reason: Reason) -> None:
+    """Hold `term` and take the first step of the promotion."""
+    counters = turn.state.counters
+    turn.state = replace(
+        turn.state,
+        held_term=term,
+        promoted_at_s=turn.now,
+        release=None,
+        handover=None,
+        moves_at_s=releasing.moves(turn.state, turn.now, turn.policy, reason),
+        counters=replace(counters, promotions=counters.promotions + 1),
+    )
+    step = PROMOTION[0]
+    turn.enter(step.phase, reason)
+    step.order(turn, term)
+
+
+def resume(turn: Turn) -> None:
+    """H6: the peer's promise for the recorded term still stands; nothing is touched."""
+    turn.state = replace(
+        turn.state,
+        held_term=turn.state.durable.term,
+        promoted_at_s=None,
+        leading_at_s=turn.now,
+        may_resume=False,
+        leaderless_at_s=None,
+    )
+    turn.enter(Phase.ACTIVE, Reason.RESUMED)
+    containers.count_from_now(turn)
+
+
+def on_started(turn: Turn, event: ContainersStarted) -> None:
+    """All containers run: active."""
+    if not _ends_start(turn, event.term):
+        return
+    turn.state = replace(
+        turn.state,
+        promoted_at_s=turn.now,
+        leading_at_s=turn.now,
+        failures=0,
+        failed_because="",
+        not_able_until_s=0.0,
+    )
+    turn.enter(Phase.ACTIVE, turn.state.reason)
+    containers.count_from_now(turn)
+
+
+def on_start_failed(turn: Turn, event: StartFailed) -> None:
+    """A container did not start: give it back to a peer that is able, or keep what runs here."""
+    if not _ends_start(turn, event.term):
+        return
+    turn.state = replace(
+        turn.state,
+        leading_at_s=turn.now,
+        failures=turn.state.failures + 1,
+        failed_because=f"{event.name}: {event.error}",
+    )
+    turn.enter(Phase.FAILED, Reason.START_FAILED)
+    containers.count_from_now(turn)
+
+
+def _ends_start(turn: Turn, term: int) -> bool:
+    """Is this the answer to the start that the present phase waits for?"""
+    if turn.state.start_job != term:
+        turn.count_stale()
+        return False
+    turn.state = replace(turn.state, start_job=None)
+    return turn.state.phase is Phase.PROMOTING
+
+
+def advance(turn: Turn) -> None:
+    """Do what is due in promoting, active, demoting or failed."""
+    phase = turn.state.phase
+    if phase is Phase.DEMOTING or (
+        turn.state.handover is not None and turn.state.handover.is_stopping
+    ):
+        releasing.stop_again(turn)
+        return
+    if phase in (Phase.ACTIVE, Phase.FAILED):
+        containers.settle(turn)
+        containers.repair(turn)
+        _notice_repaired(turn)
+    _hand_over_if_due(turn)
+
+
+def _notice_repaired(turn: Turn) -> None:
+    """Failed, but everything runs again: active."""
+    if turn.state.phase is Phase.FAILED and reports.health(turn.state) is Health.OK:
+        turn.state = replace(
+            turn.state, failures=0, failed_because="", not_able_until_s=0.0, handover=None
+        )
+        turn.enter(Phase.ACTIVE, Reason.REPAIRED)
+
+
+def why_hand_over(state: State, now: float, policy: Policy) -> Reason | None:
+    """Should this node give the service to its peer, and why?"""
+    if state.stopping is not None:
+        return None if state.stopping.leave else Reason.AGENT_STOPPING
+    if state.phase is Phase.PROMOTING:
+        return None
+    if containers.is_service_lost_with_engine(state, now, policy):
+        return Reason.ENGINE_LOST
+    if state.engine.reachable is False:
+        return None
+    if containers.beyond_repair(state, now, policy):
+        return Reason.CONTAINER_DOWN
+    return Reason.START_FAILED if state.phase is Phase.FAILED else None
+
+
+def _hand_over_if_due(turn: Turn) -> None:
+    """H5: ask a peer that is able to prepare; stop only when it said yes."""
+    state, now, policy = turn.state, turn.now, turn.policy
+    reason = why_hand_over(state, now, policy)
+    to = next(
+        (role for role in policy.others if reports.may_receive(state.peers[role], now, policy)),
+        None,
+    )
+    if reason in releasing.HELD_BACK and releasing.is_flapping(state, now, policy):
+        reason = None
+        if state.may_save and not state.durable.on_hold_for_flapping:
+            turn.set_durable(replace(state.durable, on_hold_for_flapping=True))
+    if state.stopping is not None and not state.stopping.leave and to is None:
+        releasing.stop_without_taker(turn)
+    elif reason is None or to is None:
+        turn.state = replace(turn.state, handover=None)
+    elif state.handover is None or now >= state.handover.asked_at_s + policy.heartbeat_interval_s:
+        _ask_to_prepare(turn, to, reason)
+
+
+def _ask_to_prepare(turn: Turn, to: Role, reason: Reason) -> None:
+    term = turn.state.held_term
+    assert term is not None
+    turn.state = replace(turn.state, handover=Handover(to=to, reason=reason, asked_at_s=turn.now))
+    request = VoteRequest(
+        sender=reports.sender(turn.state, turn.policy),
+        kind=VoteKind.PREPARE,
+        term=term,
+        lease_s=turn.policy.heartbeat_timeout_s,
+        reason=reason,
+    )
+    turn.emit(SendVoteRequest(to=to, request=request, deadline_s=turn.policy.patience_s))
+
+
+def on_prepare_answered(turn: Turn, event: VoteAnswered) -> None:
+    """The peer will take it: stop. It will not: keep the service, and ask again later."""
+    state, answer = turn.state, event.answer
+    handover = state.handover
+    asked = (
+        handover is not None
+        and not handover.is_stopping
+        and handover.to is event.voter
+        and answer.asked_term == state.held_term
+        and turn.now - event.sent_at_s < turn.policy.heartbeat_timeout_s
+    )
+    if handover is None or not asked:
+        turn.count_stale()
+    elif answer.vote.granted:
+        if why_hand_over(state, turn.now, turn.policy) is handover.reason:
+            releasing.demote(turn, handover.to, handover.reason)
+    elif state.stopping is not None:
+        releasing.stop_without_taker(turn)
+
+
+def on_prepare_failed(turn: Turn, event: VoteFailed) -> None:
+    """No answer to a prepare: whoever is told to stop leaves the service where it is."""
+    handover = turn.state.handover
+    if handover is None or handover.is_stopping or event.term != turn.state.held_term:
+        turn.count_stale()
+    elif turn.state.stopping is not None:
+        releasing.stop_without_taker(turn)
+
+
+def on_peer_holding(turn: Turn, peer: PeerView, beat: Beat) -> None:
+    """Another node leads while we hold a term: the lower (term, preference) stops at once.
+
+    Only a plain pair under `availability` gets here with both running; the overlap is measured.
+    """
+    state, policy = turn.state, turn.policy
+    if state.held_term is None:
+        return
+    mine = (state.held_term, policy.preference(state.role))
+    theirs = (beat.term, policy.preference(peer.role))
+    _note_overlap(turn, beat)
+    handover = turn.state.handover
+    if theirs > mine and (handover is None or not handover.is_stopping):
+        releasing.demote(turn, None, Reason.NEWER_TERM)
+
+
+def _note_overlap(turn: Turn, beat: Beat) -> None:
+    """Both ran from the later of the two beginnings; None while one has not come so far."""
+    state = turn.state
+    known = state.overlap is not None and state.overlap.ended_at_s is None
+    if known or state.leading_at_s is None or beat.leading_for_s is None:
+        return
+    began_at_s = max(state.leading_at_s, turn.now - beat.leading_for_s)
+    counters = state.counters
+    turn.state = replace(
+        state,
+        overlap=Overlap(began_at_s=began_at_s),
+        counters=replace(counters, overlaps=counters.overlaps + 1),
+    )
+
+
+def on_peer_not_holding(turn: Turn) -> None:
+    """The other node does not lead: an overlap that this node won is over."""
+    overlap = turn.state.overlap
+    if overlap is not None and overlap.ended_at_s is None and turn.state.is_holding:
+        turn.state = replace(turn.state, overlap=replace(overlap, ended_at_s=turn.now))
+
+
+def on_renewal_answered(turn: Turn, voter: Role, term: int, answer: BeatAnswer) -> None:
+    """A voter answered a beat that asked for a renewal in `term` (H1, H6, H7, V8)."""
+    state, vote = turn.state, answer.vote
+    if vote is None:
+        return
+    if reports.asks_to_resume(state):
+        if vote.granted and term == state.durable.term:
+            resume(turn)
+        elif not vote.granted:
+            turn.state = replace(state, may_resume=False)
+    elif vote.granted:
+        releasing.note_hold(turn, term, answer)
+    elif vote.term > (state.held_term or 0) and _is_free(state, vote):
+        _raise_term(turn, voter, vote.term)
+
+
+def _is_free(state: State, vote: Vote) -> bool:
+    return vote.holder is None or vote.holder == state.me
+
+
+def _raise_term(turn: Turn, voter: Role, told: int) -> None:
+    """H7: a voter promised to nobody granted a higher term: ask for one above it in place."""
+    state = turn.state
+    calm = state.start_job is None and state.stop_job is None and not state.repairing
+    ready = state.phase is Phase.ACTIVE and state.handover is None and state.stopping is None
+    ready = ready and state.may_save
+    if not (calm and ready) or turn.now < state.ask_again_at_s:
+        return
+    term = max(told, state.durable.term) + 1
+    votes.grant(turn, state.me, term, turn.policy.heartbeat_timeout_s, led=True)
+    turn.state = replace(
+        turn.state,
+        ask_again_at_s=turn.now + turn.policy.promise_length_s,
+        candidacy=Candidacy(
+            stage=Stage.ASK,
+            term=term,
+            reason=state.reason,
+            asked_at_s=turn.now,
+            granted=frozenset({state.role}),
+        ),
+    )
+    request = VoteRequest(
+        sender=reports.sender(turn.state, turn.policy),
+        kind=VoteKind.CANDIDACY,
+        term=term,
+        lease_s=turn.policy.heartbeat_timeout_s,
+        reason=state.reason,
+    )
+    turn.emit(
+        SendVoteRequest(to=voter, request=request, deadline_s=turn.policy.heartbeat_timeout_s)
+    )
+
+
+def settle_raise(turn: Turn) -> None:
+    """H7: a majority granted the higher term: it is ours; refused or too late: drop it."""
+    state, candidacy = turn.state, turn.state.candidacy
+    if candidacy is None or candidacy.asked_at_s is None:
+        return
+    if len(candidacy.granted) >= turn.policy.majority:
+        turn.state = replace(state, held_term=candidacy.term, candidacy=None)
+    elif candidacy.refused or turn.now >= candidacy.asked_at_s + turn.policy.promise_length_s:
+        turn.state = replace(state, candidacy=None)

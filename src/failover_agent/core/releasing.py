@@ -1,0 +1,254 @@
+"""Giving the service up: stop, confirm, release, and leave when the agent is told to.
+
+Renewing goes on until every container is confirmed stopped; the release is said until it is
+answered (H5, V7). A stop that cannot be confirmed is tried again, and nothing is released
+meanwhile (H3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from failover_agent.core import containers, reports
+from failover_agent.core.effects import Exit, SendRelease, StopContainers
+from failover_agent.core.events import ContainersStopped, ReleaseAnswered, StopFailed
+from failover_agent.core.messages import BeatAnswer, ReleaseRequest
+from failover_agent.core.state import (
+    FOREVER,
+    ContainerState,
+    Handover,
+    PendingRelease,
+    Phase,
+    Policy,
+    Reason,
+    Role,
+    State,
+)
+from failover_agent.core.turn import Turn
+
+NOT_ABLE_FOR_S = 60.0
+"""After a failed start nobody hands over to this node for so long, doubled with each failure."""
+
+LONGEST_NOT_ABLE_S = 3600.0
+
+UNPLANNED = frozenset(
+    {Reason.CONTAINER_DOWN, Reason.ENGINE_LOST, Reason.START_FAILED, Reason.PEER_SILENT}
+)
+"""The moves that count towards `max_failovers`."""
+
+HELD_BACK = frozenset({Reason.CONTAINER_DOWN, Reason.START_FAILED})
+"""The moves that stop when it is reached: something still runs here, so staying serves better."""
+
+
+def is_flapping(state: State, now: float, policy: Policy) -> bool:
+    """Has the service moved so often that it stays until an operator says `resume`?"""
+    recent = [at_s for at_s in state.moves_at_s if now - at_s < policy.failover_window_s]
+    return state.durable.on_hold_for_flapping or len(recent) >= policy.max_failovers
+
+
+def moves(state: State, now: float, policy: Policy, reason: Reason) -> tuple[float, ...]:
+    """The unplanned moves within failover_window, with this one if it is one; bounded."""
+    recent = [at_s for at_s in state.moves_at_s if now - at_s < policy.failover_window_s]
+    if reason in UNPLANNED:
+        recent.append(now)
+    return tuple(recent[-max(policy.max_failovers, 1) :])
+
+
+def demote(turn: Turn, to: Role | None, reason: Reason) -> None:
+    """Stop the containers, last first; renewing goes on until they are confirmed stopped."""
+    turn.state = replace(
+        turn.state,
+        handover=Handover(to=to, reason=reason, asked_at_s=turn.now, is_stopping=True),
+        candidacy=None,
+    )
+    turn.enter(Phase.DEMOTING, reason)
+    _order_stop(turn)
+
+
+def _order_stop(turn: Turn) -> None:
+    term = turn.state.held_term
+    assert term is not None
+    names = tuple(reversed(turn.policy.containers))
+    turn.state = replace(turn.state, stop_job=term, stop_names=names)
+    turn.emit(StopContainers(term=term, names=names, grace_s=None))
+
+
+def stop_again(turn: Turn) -> None:
+    """A stop that could not be confirmed is tried again."""
+    if turn.state.stop_job is None and turn.now >= turn.state.retry_at_s:
+        _order_stop(turn)
+
+
+def on_stopped(turn: Turn, event: ContainersStopped) -> None:
+    """Everything is confirmed stopped, and no start is outstanding: give the term back (V7)."""
+    if turn.state.stop_job != event.term:
+        turn.count_stale()
+        return
+    for name in turn.state.stop_names:
+        view = turn.state.containers[name]
+        is_unknown = view.state is ContainerState.UNKNOWN
+        state = ContainerState.UNKNOWN if is_unknown else ContainerState.DOWN
+        turn.set_container(replace(view, alive=False, state=state, up_since_s=None))
+    turn.state = replace(turn.state, stop_job=None, start_job=None, repairing=frozenset())
+    handover, term = turn.state.handover, turn.state.held_term
+    if term is None or handover is None:
+        return
+    if not turn.state.may_save:
+        _retry_later(turn)  # The release must be on disk; until then the stop is confirmed again.
+        return
+    if turn.state.phase is Phase.FAILED:
+        turn.enter(Phase.DEMOTING, handover.reason)
+    _release(turn, term, handover)
+
+
+def _release(turn: Turn, term: int, handover: Handover) -> None:
+    state, policy = turn.state, turn.policy
+    not_able_s = 0.0
+    if handover.reason is Reason.START_FAILED:
+        doubled_s = NOT_ABLE_FOR_S * 2 ** min(state.failures, 6)
+        not_able_s = turn.now + min(doubled_s, LONGEST_NOT_ABLE_S)
+    overlap = state.overlap
+    if overlap is not None and overlap.ended_at_s is None:
+        overlap = replace(overlap, ended_at_s=turn.now)
+    turn.set_durable(replace(state.durable, released=True, hold=False))
+    turn.state = replace(
+        turn.state,
+        held_term=None,
+        promoted_at_s=None,
+        leading_at_s=None,
+        promise=None,
+        handover=None,
+        release=PendingRelease(
+            term=max(term, state.durable.term),
+            to=handover.to,
+            reason=handover.reason,
+            next_at_s=turn.now,
+        ),
+        stand_back_until_s=turn.now + policy.patience_s,
+        not_able_until_s=max(state.not_able_until_s, not_able_s),
+        moves_at_s=moves(state, turn.now, policy, handover.reason),
+        overlap=overlap,
+        leaderless_at_s=turn.now,
+    )
+    containers.stop_counting(turn)
+    turn.enter(Phase.STANDBY, Reason.ALL_STOPPED)
+
+
+def on_stop_failed(turn: Turn, event: StopFailed) -> None:
+    """It cannot be confirmed that everything is stopped: hold on to the term, and try again."""
+    if turn.state.stop_job != event.term:
+        turn.count_stale()
+        return
+    _retry_later(turn)
+    if turn.state.is_holding:
+        turn.state = replace(turn.state, failed_because=f"{', '.join(event.names)}: {event.error}")
+        if turn.state.phase is Phase.DEMOTING:
+            turn.enter(Phase.FAILED, Reason.STOP_NOT_CONFIRMED)
+
+
+def _retry_later(turn: Turn) -> None:
+    retry_at_s = turn.now + max(turn.policy.heartbeat_interval_s, 1.0)
+    turn.state = replace(turn.state, stop_job=None, retry_at_s=retry_at_s)
+
+
+def say_release(turn: Turn) -> None:
+    """Say a release until it is answered, or somebody holds a newer term (H5)."""
+    release = turn.state.release
+    if release is None or turn.now < release.next_at_s:
+        return
+    turn.state = replace(
+        turn.state,
+        release=replace(release, next_at_s=turn.now + turn.policy.heartbeat_interval_s),
+    )
+    request = ReleaseRequest(
+        sender=reports.sender(turn.state, turn.policy),
+        term=release.term,
+        to=release.to,
+        reason=release.reason,
+    )
+    for role in turn.policy.voters:
+        if role is not turn.state.role:
+            turn.emit(
+                SendRelease(to=role, request=request, deadline_s=turn.policy.heartbeat_timeout_s)
+            )
+
+
+def on_release_answered(turn: Turn, event: ReleaseAnswered) -> None:
+    """The one it was for knows (or, when it was for nobody, anyone does)."""
+    release = turn.state.release
+    if release is None or event.answer.released_term != release.term:
+        turn.count_stale()
+    elif release.to in (None, event.voter):
+        turn.state = replace(turn.state, release=None)
+
+
+def stop_without_taker(turn: Turn) -> None:
+    """The agent is to stop and nobody said that it will take the service over (section 6, V8).
+
+    Leave it running, on hold; but a host that shuts down ends its containers anyway, so there they
+    are stopped in good order and the term is given back for whoever comes.
+    """
+    stopping = turn.state.stopping
+    assert stopping is not None
+    if stopping.host_is_shutting_down:
+        demote(turn, turn.policy.others[0], Reason.AGENT_STOPPING)
+    elif not stopping.leave:
+        turn.state = replace(
+            turn.state,
+            stopping=replace(stopping, leave=True, asked_at_s=turn.now),
+            handover=None,
+            next_beat_at_s=turn.now,
+        )
+
+
+def note_hold(turn: Turn, term: int, answer: BeatAnswer) -> None:
+    """The peer has put its promise on hold: leave."""
+    vote = answer.vote
+    held = vote is not None and vote.remaining_s == FOREVER
+    if reports.leaves(turn.state) and held and term == turn.state.held_term:
+        role = answer.beat.sender.role
+        turn.emit(
+            Exit(
+                f"The containers are left running; the {role} holds and will not take over"
+                " until this agent is back or an operator says takeover."
+            )
+        )
+
+
+def exit_if_due(turn: Turn) -> None:
+    """After SIGTERM: exit once the service is somebody else's, or on hold, or time is up.
+
+    Until then this node still answers: the one that takes over needs its vote.
+    """
+    state, policy = turn.state, turn.policy
+    stopping = state.stopping
+    if stopping is None:
+        return
+    in_time = turn.now < max(stopping.asked_at_s, state.since_s) + policy.patience_s
+    if reports.asks_to_resume(state) and in_time:
+        return
+    if not state.is_holding:
+        taken = any(reports.is_holding(peer, turn.now, policy) for peer in state.peers.values())
+        if taken or turn.now >= state.stand_back_until_s:
+            turn.emit(Exit("This agent holds no term: nothing is left to do."))
+    elif reports.leaves(state) and not in_time:
+        peers = " and ".join(f"the {role}" for role in policy.others)
+        turn.emit(
+            Exit(
+                f"The containers are left running, but {peers} could not be told to hold:"
+                " it may take over after heartbeat_timeout."
+            )
+        )
+
+
+def moments_s(state: State, policy: Policy) -> Iterator[float | None]:
+    """The moments at which something here becomes due; None where nothing will."""
+    if state.release is not None:
+        yield state.release.next_at_s
+        yield state.stand_back_until_s
+    if state.handover is not None:
+        yield state.handover.asked_at_s + policy.heartbeat_interval_s
+        yield state.retry_at_s
+    if state.stopping is not None:
+        yield state.stopping.asked_at_s + policy.patience_s

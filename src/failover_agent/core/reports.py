@@ -1,0 +1,207 @@
+"""What a node says of itself: health, readiness, and the beat that carries them."""
+
+from __future__ import annotations
+
+from failover_agent.core.events import ConflictKind
+from failover_agent.core.messages import Beat, Sender
+from failover_agent.core.state import (
+    ContainerState,
+    Health,
+    PeerView,
+    Phase,
+    Policy,
+    Readiness,
+    RestartPolicyMode,
+    State,
+)
+
+
+def silent_at_s(peer: PeerView, policy: Policy) -> float:
+    """When `peer` will have been silent for T, counted only while we ourselves ran."""
+    heard_at_s = peer.silent_since_s
+    if peer.heard_at_s is not None:
+        heard_at_s = max(heard_at_s, peer.heard_at_s)
+    return heard_at_s + policy.promise_length_s
+
+
+def is_silent(peer: PeerView, now: float, policy: Policy) -> bool:
+    """Has nothing been heard from `peer` for T?"""
+    return now >= silent_at_s(peer, policy)
+
+
+def is_reachable(peer: PeerView, now: float, policy: Policy) -> bool:
+    """Was `peer` ever heard, and lately enough?"""
+    return peer.heard_at_s is not None and not is_silent(peer, now, policy)
+
+
+def is_heard_lately(peer: PeerView, now: float, policy: Policy) -> bool:
+    """Was `peer` heard within the last few beats, so that it cannot be off?"""
+    return peer.heard_at_s is not None and now - peer.heard_at_s < policy.patience_s
+
+
+def is_holding(peer: PeerView, now: float, policy: Policy) -> bool:
+    """Does `peer`, by its own word and lately enough, hold a term?"""
+    return peer.holding and is_reachable(peer, now, policy)
+
+
+def is_able(peer: PeerView, now: float, policy: Policy) -> bool:
+    """Could `peer` start the service if nobody else did?"""
+    return (
+        is_reachable(peer, now, policy)
+        and peer.may_lead
+        and peer.readiness is not None
+        and peer.readiness is not Readiness.CANNOT
+    )
+
+
+def may_receive(peer: PeerView, now: float, policy: Policy) -> bool:
+    """Is `peer` one to hand a running service to?"""
+    return is_able(peer, now, policy) and peer.readiness is Readiness.READY
+
+
+def active_conflict(state: State, now: float, policy: Policy) -> str:
+    """Why the set-up forbids this node to be a candidate, or "" (V9)."""
+    for conflict in state.conflicts.values():
+        if now - conflict.seen_at_s > policy.promise_length_s:
+            continue
+        if conflict.kind == ConflictKind.SAME_ROLE:
+            outranked = conflict.holding or (conflict.may_lead and conflict.node_id < state.node_id)
+            if outranked:
+                return conflict.detail
+        else:
+            return conflict.detail
+    return ""
+
+
+def is_stopped(state: State) -> bool:
+    """Is it confirmed that no managed container runs here and no start is outstanding (V5)?"""
+    return (
+        state.start_job is None
+        and not state.repairing
+        and all(view.alive is False for view in state.containers.values())
+    )
+
+
+def running(state: State) -> int | None:
+    """How many managed containers have a living process; None when one cannot be told."""
+    alive = [view.alive for view in state.containers.values()]
+    return None if None in alive else alive.count(True)
+
+
+def health(state: State) -> Health:
+    """The containers in one word: what an active node would say of its service."""
+    states = {view.state for view in state.containers.values()}
+    if ContainerState.UNKNOWN in states:
+        return Health.UNKNOWN
+    return Health.DEGRADED if ContainerState.DOWN in states else Health.OK
+
+
+def cannot_because(state: State, now: float, policy: Policy) -> tuple[str, ...]:
+    """Why this node could not take over at all; empty when it could."""
+    reasons: list[str] = []
+    if state.record_error:
+        reasons.append(f"the record cannot be written: {state.record_error}")
+    if state.engine.reachable is None:
+        reasons.append("the Docker Engine has not answered yet")
+    elif state.engine.reachable is False:
+        reasons.append(f"the Docker Engine does not answer: {state.engine.error}")
+    else:
+        reasons += [
+            f"{view.name}: no such container"
+            for view in state.containers.values()
+            if not view.exists
+        ]
+    if policy.restart_policy is RestartPolicyMode.REFUSE:
+        reasons += [
+            f"{view.name}: its restart policy is not no: docker update --restart=no {view.name}"
+            for view in state.containers.values()
+            if view.restart_policy not in ("", "no")
+        ]
+    for peer in state.peers.values():
+        if peer.fingerprint is not None and peer.fingerprint != policy.fingerprint:
+            reasons.append(f"members or partition_policy differ from those of the {peer.role}")
+    conflict = active_conflict(state, now, policy)
+    if conflict:
+        reasons.append(conflict)
+    return tuple(reasons)
+
+
+def differs_because(state: State, now: float, policy: Policy) -> tuple[str, ...]:
+    """Why nobody should hand a running service to this node, though it takes over from the dead."""
+    reasons: list[str] = []
+    if state.not_able_until_s > now:
+        reasons.append(f"the last start here failed: {state.failed_because}")
+    if state.durable.on_hold_for_flapping:
+        reasons.append("on hold after max_failovers moves; failover-agent resume ends it")
+    mine = {view.name: view for view in state.containers.values()}
+    for peer in state.peers.values():
+        if not is_reachable(peer, now, policy):
+            continue
+        for name, image, settings in peer.specs:
+            view = mine.get(name)
+            if view is None or not view.exists:
+                continue
+            if image and view.image and image != view.image:
+                reasons.append(f"{name}: another image than on the {peer.role}")
+            elif settings and view.settings and settings != view.settings:
+                reasons.append(f"{name}: other settings than on the {peer.role}")
+    return tuple(reasons)
+
+
+def readiness(state: State, now: float, policy: Policy) -> tuple[Readiness, tuple[str, ...]]:
+    """Could this node take over, and why not (section 5)?"""
+    cannot = cannot_because(state, now, policy)
+    if cannot:
+        return Readiness.CANNOT, cannot
+    differs = differs_because(state, now, policy)
+    if differs:
+        return Readiness.DIFFERS, differs
+    return Readiness.READY, ()
+
+
+def sender(state: State, policy: Policy) -> Sender:
+    """This node, as each of its messages names it (V9)."""
+    return Sender(state.role, state.node_id, state.run_id, policy.fingerprint)
+
+
+def asks_to_resume(state: State) -> bool:
+    """Is this a restarted agent whose record says that it still holds its term (H6)?"""
+    return state.phase is Phase.STARTING and state.may_resume and state.led_and_kept
+
+
+def leaves(state: State) -> bool:
+    """Is this agent leaving, and its containers stay as they are, on hold (V8)?
+
+    A start or a stop that is under way is brought to its end first.
+    """
+    stays = state.phase in (Phase.ACTIVE, Phase.FAILED) or asks_to_resume(state)
+    gives_up = state.handover is not None and state.handover.is_stopping
+    return stays and not gives_up and state.stopping is not None and state.stopping.leave
+
+
+def beat(state: State, now: float, policy: Policy) -> Beat:
+    """What this node says now. Only a holder, or one that resumes, asks for a renewal (H2)."""
+    ready, because = readiness(state, now, policy)
+    durable = state.durable
+    return Beat(
+        sender=sender(state, policy),
+        phase=state.phase,
+        term=durable.term if state.held_term is None else state.held_term,
+        renews=state.is_holding or asks_to_resume(state),
+        hold=leaves(state),
+        lease_s=policy.heartbeat_timeout_s,
+        holder=None if durable.holder is None else durable.holder.role,
+        released=durable.released,
+        leading_for_s=None if state.leading_at_s is None else max(0.0, now - state.leading_at_s),
+        health=health(state),
+        running=running(state),
+        readiness=ready,
+        not_ready_because=because,
+        may_lead=not active_conflict(state, now, policy),
+        specs=tuple(
+            (view.name, view.image, view.settings)
+            for view in state.containers.values()
+            if view.exists
+        ),
+        settings=policy.settings,
+    )

@@ -1,0 +1,483 @@
+"""What a node knows, and the settings it decides by.
+
+Everything here is immutable: `step` answers with a new `State`. Moments (`_at_s`, `_until_s`) are
+seconds on the node's own CLOCK_BOOTTIME and mean nothing on another machine; lengths end in `_s`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum, unique
+
+FOREVER = float("inf")
+
+
+@unique
+class Role(StrEnum):
+    """What the configuration says a node is. It never changes while the node runs."""
+
+    PRIMARY = "primary"
+    BACKUP = "backup"
+    WITNESS = "witness"
+
+
+@unique
+class Phase(StrEnum):
+    """Where the state machine is (design, section 2)."""
+
+    STARTING = "starting"
+    STANDBY = "standby"
+    ACQUIRING = "acquiring"
+    FENCING = "fencing"
+    PROMOTING = "promoting"
+    ACTIVE = "active"
+    DEMOTING = "demoting"
+    FAILED = "failed"
+
+
+HOLDING_PHASES = frozenset({Phase.PROMOTING, Phase.ACTIVE, Phase.DEMOTING, Phase.FAILED})
+"""The phases in which a node may hold the term; `State.is_holding` says whether it does."""
+
+
+@unique
+class Reason(StrEnum):
+    """Why a phase was entered; shared by log, journal, API and history."""
+
+    AGENT_STARTED = "agent_started"
+    PEER_ACTIVE = "peer_active"
+    PEER_PREFERRED = "peer_preferred"
+    PEER_SILENT = "peer_silent"
+    PEER_RELEASED = "peer_released"
+    FIRST_START = "first_start"
+    NOBODY_ACTIVE = "nobody_active"
+    RESUMED = "resumed"
+    VOTE_REFUSED = "vote_refused"
+    HIGHER_PREFERENCE = "higher_preference"
+    NOT_ABLE = "not_able"
+    START_FAILED = "start_failed"
+    CONTAINER_DOWN = "container_down"
+    ENGINE_LOST = "engine_lost"
+    NEWER_TERM = "newer_term"
+    OPERATOR = "operator"
+    AGENT_STOPPING = "agent_stopping"
+    ALL_STOPPED = "all_stopped"
+    STOP_NOT_CONFIRMED = "stop_not_confirmed"
+    REPAIRED = "repaired"
+
+
+@unique
+class PartitionPolicy(StrEnum):
+    """What a plain pair does when it cannot tell a dead peer from a cut wire."""
+
+    AVAILABILITY = "availability"
+    CONSISTENCY = "consistency"
+
+
+@unique
+class OnStop(StrEnum):
+    """What SIGTERM does to a node that is active."""
+
+    HANDOVER = "handover"
+    LEAVE = "leave"
+
+
+@unique
+class OnEngineLost(StrEnum):
+    """What an active node does whose engine is gone and whose processes cannot be seen."""
+
+    STAY = "stay"
+    HANDOVER = "handover"
+
+
+@unique
+class LoneStart(StrEnum):
+    """Whether a backup that has never heard its primary may start alone."""
+
+    WAIT = "wait"
+    START = "start"
+
+
+@unique
+class RestartPolicyMode(StrEnum):
+    """What is done about Docker's own restart policies on managed containers."""
+
+    MANAGE = "manage"
+    REFUSE = "refuse"
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The operator's settings, as the core sees them; the same on every node but for `role`.
+
+    `members` are the roles that can run the containers, most preferred first; `arbiter` is the
+    voter that cannot. `fingerprint` covers what decides quorum (V9), `settings` the rest that
+    should be equal on both nodes, as (name, value) pairs.
+    """
+
+    role: Role
+    containers: tuple[str, ...]
+    members: tuple[Role, ...] = (Role.PRIMARY, Role.BACKUP)
+    arbiter: Role | None = None
+    heartbeat_interval_s: float = 1.0
+    check_heartbeat_interval_s: float = 1.0
+    heartbeat_timeout_s: float = 10.0
+    startup_grace_period_s: float = 20.0
+    restart_grace_period_s: float = 30.0
+    stop_budget_s: float = 2.5
+    kill_budget_s: float = 1.0
+    partition_policy: PartitionPolicy = PartitionPolicy.AVAILABILITY
+    restart_attempts: int = 3
+    restart_policy: RestartPolicyMode = RestartPolicyMode.MANAGE
+    max_failovers: int = 3
+    failover_window_s: float = 3600.0
+    on_engine_lost: OnEngineLost = OnEngineLost.STAY
+    on_stop: OnStop = OnStop.HANDOVER
+    lone_start: LoneStart = LoneStart.WAIT
+    clock_drift: float = 0.01
+    settled_after_s: float = 3.0
+    fingerprint: str = ""
+    settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def others(self) -> tuple[Role, ...]:
+        """The other members, most preferred first."""
+        return tuple(role for role in self.members if role is not self.role)
+
+    @property
+    def voters(self) -> tuple[Role, ...]:
+        """Everybody with a vote, this node included."""
+        return self.members if self.arbiter is None else (*self.members, self.arbiter)
+
+    @property
+    def majority(self) -> int:
+        """How many votes make a majority: more than half of all voters."""
+        return len(self.voters) // 2 + 1
+
+    @property
+    def promise_length_s(self) -> float:
+        """How long a promise of `heartbeat_timeout` runs on the voter's own clock (V1)."""
+        return self.heartbeat_timeout_s * (1 + self.clock_drift)
+
+    @property
+    def patience_s(self) -> float:
+        """How long an old holder stands back, and a leaving agent waits for an answer (H5)."""
+        return min(max(3 * self.heartbeat_interval_s, 1.0), self.heartbeat_timeout_s)
+
+    def preference(self, role: Role) -> int:
+        """Higher is more preferred; only a tie-break, never a reason to take over."""
+        return -self.members.index(role)
+
+
+@dataclass(frozen=True, slots=True)
+class Holder:
+    """Whom a promise names (V1)."""
+
+    role: Role
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Promise:
+    """A voter's word: it names nobody else before `until_s` on its own clock (V1, V8).
+
+    `until_s` is FOREVER while the promise is on hold.
+    """
+
+    holder: Holder
+    term: int
+    until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """What must survive a crash; saved before anything that relies on it is said or done.
+
+    `term` is the highest term granted to anyone, `holder` the node it was granted to, `released`
+    whether that holder gave it back, `led` whether this node won that term and led in it, `hold`
+    whether the promise is without an end (V8). `heard` are the members heard since the record
+    began. Before the first grant `holder` is None.
+    """
+
+    term: int = 0
+    holder: Holder | None = None
+    released: bool = True
+    led: bool = False
+    hold: bool = False
+    longest_lease_s: float = 0.0
+    heard: frozenset[Role] = frozenset()
+    on_hold_for_flapping: bool = False
+
+
+@unique
+class ContainerState(StrEnum):
+    """Design, section 5. Unknown is not down (S4)."""
+
+    UP = "up"
+    DOWN = "down"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class ContainerView:
+    """One managed container as this node last saw it.
+
+    `alive` says whether a process of it may run (true while paused or restarting; None: cannot be
+    told). `incarnation` is opaque: id and StartedAt. `down_since_s` is when we first saw it down,
+    kept until the same incarnation has been up for `settled_after_s`. `attempts` counts repairs
+    since then; `restarts` all repairs that worked, for people.
+    """
+
+    name: str
+    state: ContainerState = ContainerState.UNKNOWN
+    detail: str = "not seen yet"
+    exists: bool = False
+    alive: bool | None = None
+    incarnation: str = ""
+    image: str = ""
+    settings: str = ""
+    restart_policy: str = "no"
+    up_since_s: float | None = None
+    down_since_s: float | None = None
+    attempts: int = 0
+    next_attempt_at_s: float | None = None
+    restarts: int = 0
+
+
+@unique
+class Health(StrEnum):
+    """The containers of a node in one word, in its heartbeats."""
+
+    OK = "ok"
+    DEGRADED = "degraded"
+    UNKNOWN = "unknown"
+
+
+@unique
+class Readiness(StrEnum):
+    """Could this standby take over? `differs`: from a dead peer yes, by a handover no."""
+
+    READY = "ready"
+    DIFFERS = "differs"
+    CANNOT = "cannot"
+
+
+@dataclass(frozen=True, slots=True)
+class PeerView:
+    """What another voter last said, and when. Nothing here is a promise of ours.
+
+    `heard_at_s` is the arrival of its last authentic message, of either direction; `silent_since_s`
+    is from when silence counts (it starts anew after our own absence). `leading_at_s` is the moment
+    on our clock since when, by its own word, it has been active. `released_term`: the highest term
+    it told us it gave back; a beat that holds that one or an older is late, and proves nothing.
+    """
+
+    role: Role
+    node_id: str | None = None
+    run_id: str | None = None
+    fingerprint: str | None = None
+    heard_at_s: float | None = None
+    silent_since_s: float = 0.0
+    phase: Phase | None = None
+    term: int | None = None
+    holding: bool = False
+    holder: Role | None = None
+    released: bool | None = None
+    health: Health | None = None
+    running: int | None = None
+    readiness: Readiness | None = None
+    not_ready_because: tuple[str, ...] = ()
+    may_lead: bool = True
+    leading_at_s: float | None = None
+    specs: tuple[tuple[str, str, str], ...] = ()
+    settings: tuple[tuple[str, str], ...] = ()
+    released_term: int = 0
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineView:
+    """The Docker Engine: `reachable` None before the first snapshot."""
+
+    reachable: bool | None = None
+    lost_at_s: float | None = None
+    error: str = ""
+
+
+@unique
+class Stage(StrEnum):
+    """How far a candidacy has come (H0)."""
+
+    POLL = "poll"
+    ASK = "ask"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidacy:
+    """This node asks leave to be active.
+
+    `granted` are the voters that said yes in this stage, this node included; `asked_at_s` is when
+    the question of this stage was last sent, None before. `silence_counts`: when it began, silence
+    stood for a vote (table of section 4); `by_word`: the operator's word does.
+    """
+
+    stage: Stage
+    term: int
+    reason: Reason
+    granted: frozenset[Role]
+    refused: frozenset[Role] = frozenset()
+    asked_at_s: float | None = None
+    silence_counts: bool = False
+    by_word: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Handover:
+    """This node gives the service up (H5): to `to`, or because somebody has it already (None).
+
+    Until `is_stopping` it only asks the peer to prepare, `asked_at_s` being when it last did, and
+    may still change its mind.
+    """
+
+    to: Role | None
+    reason: Reason
+    asked_at_s: float
+    is_stopping: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PendingRelease:
+    """A release is said until it is answered (H5); `to` None names nobody."""
+
+    term: int
+    to: Role | None
+    reason: Reason
+    next_at_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Stopping:
+    """SIGTERM came: `leave` is set once the containers are to be left running on hold (V8)."""
+
+    asked_at_s: float
+    leave: bool
+    host_is_shutting_down: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """An open condition with a code, a sentence and a start."""
+
+    code: str
+    sentence: str
+    since_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Conflict:
+    """A message that shows a wrong set-up: `kind` is the alarm code (V9)."""
+
+    kind: str
+    detail: str
+    seen_at_s: float
+    node_id: str = ""
+    holding: bool = False
+    may_lead: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Overlap:
+    """Two actives met: from when both ran, by our clock, and when it ended here."""
+
+    began_at_s: float
+    ended_at_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Counters:
+    """Since this process started."""
+
+    stale: int = 0
+    rejected: int = 0
+    promotions: int = 0
+    overlaps: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Everything a node knows. Made by `startup.begin`, changed by `step` alone.
+
+    `may_resume`: the agent was restarted, on the same boot, while it held its term (H6).
+    `held_term`: the term this node holds, None when it holds none. `promoted_at_s`: when its
+    containers were last all started by a promotion. `leading_at_s`: since when it has been active.
+    `start_job`, `stop_job`: the term of an order to the container lane that is not answered yet,
+    and `stop_names` the containers it stops;
+    `repairing`, `managing`: the containers with such an order each. `leaderless_at_s`: since when
+    nobody has been seen to hold a term. `invitation`: a release named this node, for this reason.
+    `grants_after_s`: no candidacy is granted before (V4). `not_able_until_s`: the last start here
+    failed (`failed_because`), so nobody should hand over to us before.
+    """
+
+    role: Role
+    node_id: str
+    run_id: str
+    may_resume: bool
+    durable: Durable
+    phase: Phase
+    reason: Reason
+    since_s: float
+    started_at_s: float
+    stepped_at_s: float
+    next_beat_at_s: float
+    peers: Mapping[Role, PeerView]
+    containers: Mapping[str, ContainerView]
+    engine: EngineView = EngineView()
+    promise: Promise | None = None
+    grants_after_s: float = 0.0
+    held_term: int | None = None
+    promoted_at_s: float | None = None
+    leading_at_s: float | None = None
+    start_job: int | None = None
+    stop_job: int | None = None
+    stop_names: tuple[str, ...] = ()
+    repairing: frozenset[str] = frozenset()
+    managing: frozenset[str] = frozenset()
+    leaderless_at_s: float | None = None
+    invitation: Reason | None = None
+    candidacy: Candidacy | None = None
+    ask_again_at_s: float = 0.0
+    handover: Handover | None = None
+    release: PendingRelease | None = None
+    stand_back_until_s: float = 0.0
+    retry_at_s: float = 0.0
+    failures: int = 0
+    not_able_until_s: float = 0.0
+    failed_because: str = ""
+    stopping: Stopping | None = None
+    record_error: str = ""
+    moves_at_s: tuple[float, ...] = ()
+    conflicts: Mapping[str, Conflict] = field(default_factory=dict)
+    overlap: Overlap | None = None
+    counters: Counters = Counters()
+    alarms: Mapping[str, Alarm] = field(default_factory=dict)
+
+    @property
+    def me(self) -> Holder:
+        """This node, as promises name it."""
+        return Holder(self.role, self.node_id)
+
+    @property
+    def led_and_kept(self) -> bool:
+        """Does the record say that this node led in the newest term it knows and never released?"""
+        durable = self.durable
+        return durable.holder == self.me and durable.led and not durable.released
+
+    @property
+    def may_save(self) -> bool:
+        """May a step change the durable part? Not while the record cannot be written."""
+        return not self.record_error
+
+    @property
+    def is_holding(self) -> bool:
+        """Does this node hold a term: may it run containers?"""
+        return self.held_term is not None
