@@ -35,6 +35,9 @@ from failover_agent.core.turn import Turn
 FIRST_REPAIR_AFTER_S = 1.0
 """A `docker restart` or a compose recreate takes its container up again by itself within this."""
 
+SHORTEST_PAUSE_S = 0.5
+"""Between two repairs, and before the first where there is no grace: the handover goes first."""
+
 LONGEST_REPAIR_PAUSE_S = 30.0
 """After the verdict, while nobody can take over, repair goes on with at most this pause."""
 
@@ -216,7 +219,7 @@ def repair_at_s(state: State, policy: Policy, view: ContainerView) -> float | No
     grace_s = policy.restart_grace_period_s
     if view.next_attempt_at_s is not None:
         return view.next_attempt_at_s
-    return since_s + min(FIRST_REPAIR_AFTER_S, grace_s / 8)
+    return since_s + (min(FIRST_REPAIR_AFTER_S, grace_s / 8) if grace_s else SHORTEST_PAUSE_S)
 
 
 def repair(turn: Turn) -> None:
@@ -231,7 +234,8 @@ def repair(turn: Turn) -> None:
             replace(
                 view,
                 attempts=view.attempts + 1,
-                next_attempt_at_s=turn.now + min(max(pause_s, 0.5), LONGEST_REPAIR_PAUSE_S),
+                next_attempt_at_s=turn.now
+                + min(max(pause_s, SHORTEST_PAUSE_S), LONGEST_REPAIR_PAUSE_S),
             )
         )
         turn.state = replace(turn.state, repairing=turn.state.repairing | {view.name})

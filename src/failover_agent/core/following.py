@@ -77,15 +77,16 @@ def _claim(
 
 def goes_before(state: State, now: float, policy: Policy, peer: PeerView) -> bool:
     """Would `peer` go before this node if neither leads? Both nodes find the same answer."""
+    durable = state.durable
     mine = _claim(
         reports.readiness(state, now, policy)[0] is Readiness.READY,
-        state.durable.term if state.durable.holder == state.me else 0,
+        durable.term if durable.holder == state.me and not durable.released else 0,
         reports.running(state),
         policy.preference(state.role),
     )
     theirs = _claim(
         peer.readiness is Readiness.READY,
-        (peer.term or 0) if peer.holder is peer.role else 0,
+        (peer.term or 0) if peer.holder is peer.role and not peer.released else 0,
         peer.running,
         policy.preference(peer.role),
     )
@@ -193,12 +194,16 @@ def silence_is_leave(state: State, policy: Policy) -> bool:
 
 def _reason_together(state: State, now: float, policy: Policy) -> Reason | None:
     """The others answer and nobody leads: the first in order asks, the other waits for it."""
-    if _is_outranked(state, now, policy):
-        since_s = state.since_s if state.leaderless_at_s is None else state.leaderless_at_s
-        if now < since_s + max(policy.startup_grace_period_s, policy.promise_length_s):
-            return None
+    if _is_outranked(state, now, policy) and now < _turn_comes_at_s(state, policy):
+        return None
     first = state.durable.term == 0 and all(not peer.term for peer in _members(state, policy))
     return Reason.FIRST_START if first else Reason.NOBODY_ACTIVE
+
+
+def _turn_comes_at_s(state: State, policy: Policy) -> float:
+    """When the one that goes first, though able, has had its time to ask (section 6)."""
+    since_s = max(state.leaderless_at_s or state.started_at_s, state.grants_after_s)
+    return since_s + max(policy.startup_grace_period_s, policy.patience_s)
 
 
 def begin_candidacy(turn: Turn, reason: Reason, *, by_word: bool = False) -> None:
@@ -302,7 +307,8 @@ def win(turn: Turn) -> None:
     candidacy = turn.state.candidacy
     assert candidacy is not None
     turn.set_durable(replace(turn.state.durable, led=True))
-    turn.state = replace(turn.state, candidacy=None, invitation=None, leaderless_at_s=None)
+    turn.state = replace(turn.state, candidacy=None, invitation=None, prepared_for=None)
+    turn.state = replace(turn.state, leaderless_at_s=None)
     leading.begin(turn, candidacy.term, candidacy.reason)
 
 
@@ -368,8 +374,7 @@ def moments_s(state: State, policy: Policy) -> Iterator[float | None]:
     yield state.started_at_s + policy.startup_grace_period_s
     if state.promise is not None:
         yield state.promise.until_s
-    if state.leaderless_at_s is not None:
-        yield state.leaderless_at_s + max(policy.startup_grace_period_s, policy.promise_length_s)
+    yield _turn_comes_at_s(state, policy)
     for peer in state.peers.values():
         yield reports.silent_at_s(peer, policy)
 

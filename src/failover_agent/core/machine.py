@@ -214,7 +214,10 @@ def _take_beat(turn: Turn, beat: Beat) -> None:
         return
     leading.on_peer_not_holding(turn)
     if beat.holder is role and beat.released:
-        votes.take_release(turn, Holder(role, beat.sender.node_id), beat.term)
+        known = turn.state.durable.released
+        taken = votes.take_release(turn, Holder(role, beat.sender.node_id), beat.term)
+        if taken and not known and turn.state.prepared_for is not None:
+            votes.invite(turn, turn.state.prepared_for)
 
 
 def _wait_as_long_as_told(turn: Turn, beat: Beat) -> None:
@@ -286,13 +289,12 @@ def _beat_if_due(turn: Turn) -> None:
 
 def next_deadline(state: State, policy: Policy) -> float:
     """The next moment at which `Tick` matters: never more than one heartbeat interval away."""
+    if state.next_beat_at_s <= state.stepped_at_s:
+        return state.stepped_at_s  # Nothing was said yet.
     moments = [
         state.next_beat_at_s,
         *containers.moments_s(state, policy),
         *following.moments_s(state, policy),
         *releasing.moments_s(state, policy),
     ]
-    return min(
-        (at_s for at_s in moments if at_s is not None and at_s > state.stepped_at_s),
-        default=state.stepped_at_s + policy.heartbeat_interval_s,
-    )
+    return min(at_s for at_s in moments if at_s is not None and at_s > state.stepped_at_s)

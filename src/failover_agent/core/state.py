@@ -413,7 +413,8 @@ class State:
     `start_job`, `stop_job`: the term of an order to the container lane that is not answered yet,
     and `stop_names` the containers it stops;
     `repairing`, `managing`: the containers with such an order each. `leaderless_at_s`: since when
-    nobody has been seen to hold a term. `invitation`: a release named this node, for this reason.
+    nobody has been seen to hold a term. `prepared_for`: why the holder last asked us
+    to prepare; `invitation`: it released, naming this node, for this reason.
     `grants_after_s`: no candidacy is granted before (V4). `not_able_until_s`: the last start here
     failed (`failed_because`), so nobody should hand over to us before.
     """
@@ -443,6 +444,7 @@ class State:
     repairing: frozenset[str] = frozenset()
     managing: frozenset[str] = frozenset()
     leaderless_at_s: float | None = None
+    prepared_for: Reason | None = None
     invitation: Reason | None = None
     candidacy: Candidacy | None = None
     ask_again_at_s: float = 0.0

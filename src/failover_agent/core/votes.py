@@ -206,6 +206,8 @@ def on_vote_requested(turn: Turn, event: VoteRequested) -> None:
         refusal = refusal_of_prepare(turn.state, turn.now, turn.policy, request)
     else:
         refusal = refusal_of_candidacy(turn.state, turn.now, turn.policy, request)
+    if refusal is None and request.kind is VoteKind.PREPARE:
+        turn.state = replace(turn.state, prepared_for=known_reason(request.reason))
     if refusal is None and request.kind is VoteKind.CANDIDACY:
         if turn.state.candidacy is not None:
             turn.state = replace(turn.state, candidacy=None)
@@ -226,6 +228,16 @@ def on_vote_requested(turn: Turn, event: VoteRequested) -> None:
     turn.emit(Reply(event.request_id, answer))
 
 
+def known_reason(reason: Reason) -> Reason:
+    """Why the holder gives up, as far as it is a reason for another to lead."""
+    return reason if reason in CANDIDACY_REASONS else Reason.PEER_RELEASED
+
+
+def invite(turn: Turn, reason: Reason) -> None:
+    """The holder released, and this node is the one to take over: at once (H5)."""
+    turn.state = replace(turn.state, invitation=reason, ask_again_at_s=turn.now)
+
+
 def take_release(turn: Turn, holder: Holder, term: int) -> bool:
     """V7: the holder gave `term` back, so its promise is empty; False if it is not the holder."""
     state, durable = turn.state, turn.state.durable
@@ -234,6 +246,7 @@ def take_release(turn: Turn, holder: Holder, term: int) -> bool:
     if durable.holder != holder or term < durable.term or state.is_holding or not state.may_save:
         return False
     turn.set_durable(replace(durable, term=term, released=True, hold=False))
+    turn.state = replace(turn.state, grants_after_s=min(state.grants_after_s, turn.now))
     promise = turn.state.promise
     if promise is not None and promise.holder == holder:
         turn.state = replace(turn.state, promise=None)
@@ -248,9 +261,7 @@ def on_release(turn: Turn, event: ReleaseReceived) -> None:
     if not turn.state.may_save:
         return  # No answer: it will be said again, until it can be kept.
     if take_release(turn, holder, request.term) and request.to is turn.state.role:
-        known = request.reason in CANDIDACY_REASONS
-        reason = request.reason if known else Reason.PEER_RELEASED
-        turn.state = replace(turn.state, invitation=reason, ask_again_at_s=turn.now)
+        invite(turn, known_reason(request.reason))
     answer = ReleaseAnswer(
         sender=reports.sender(turn.state, turn.policy),
         released_term=request.term,

@@ -1,0 +1,1 @@
+"""TOUCHES THE WORLD. One outside thing a file; events out, effects in."""

@@ -1,0 +1,152 @@
+"""The Docker Engine and the managed containers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from failover_agent.adapters.clock import Clock
+from failover_agent.adapters.docker import DockerEngine, EngineReport
+from failover_agent.adapters.docker.client import (
+    EngineClient,
+    EngineRefusedError,
+    EngineUnreachableError,
+)
+from failover_agent.checks.finding import Finding, Level, Status
+from failover_agent.config import Settings
+from failover_agent.config.values import USUAL_DOCKER_HOST
+from failover_agent.core.state import RestartPolicyMode, Role
+from failover_agent.errors import EngineError
+
+OLDEST_API = (1, 41)
+"""Engine 20.10, the oldest that was tried."""
+ENGINE_S = 5.0
+
+
+async def find(settings: Settings, status: Status | None) -> list[Finding]:
+    """Ask the engine; `status` is what the agent of this node says."""
+    names = settings.keys.containers
+    engine = DockerEngine(
+        host=settings.docker_host,
+        names=names,
+        post=lambda _: None,
+        may_act=lambda _: False,
+        clock=Clock(),
+        stop_timeout_s=None,
+        start_timeout_s=settings.keys.docker.start_timeout,
+    )
+    try:
+        report = await engine.probe()
+        gone_when_stopped = await _gone_when_stopped(settings.docker_host, names)
+    except EngineError as error:
+        fix = _fix_of(settings.docker_host) or error.todo
+        return [Finding(Level.ERROR, "engine", f"{error.where}: {error.what}", fix)]
+    finally:
+        await engine.close()
+    return [
+        *of_engine(report, settings.docker_host),
+        *of_containers(report, settings, status, gone_when_stopped),
+    ]
+
+
+def _fix_of(host: str) -> str:
+    """The line that mends a socket that is missing, or not ours to use; "" for anything else."""
+    path = Path(host.removeprefix("unix://"))
+    try:
+        path.stat()
+    except FileNotFoundError:
+        return "systemctl start docker" if host == USUAL_DOCKER_HOST else ""
+    except OSError:
+        return ""
+    is_ours = os.access(path, os.R_OK | os.W_OK)
+    return "" if is_ours else "Run as root, or: usermod --append --groups docker $USER"
+
+
+async def _gone_when_stopped(host: str, names: tuple[str, ...]) -> frozenset[str]:
+    """The containers that were made with --rm."""
+    client = EngineClient(host)
+    try:
+        ids = await client.ids(names, ENGINE_S)
+        found = {name: await client.inspect(ids[name], ENGINE_S) for name in ids}
+    except (EngineUnreachableError, EngineRefusedError) as error:
+        raise EngineError(engine=host, what=str(error)) from error
+    finally:
+        await client.close()
+    return frozenset(
+        name for name, seen in found.items() if (seen.get("HostConfig") or {}).get("AutoRemove")
+    )
+
+
+def of_engine(report: EngineReport, host: str) -> Iterator[Finding]:
+    """The engine itself."""
+    api = tuple(int(part) for part in report.api_version.split(".") if part.isdecimal())
+    told = f"{host} answers (version {report.version}, API {report.api_version})"
+    if api < OLDEST_API:
+        oldest = ".".join(map(str, OLDEST_API))
+        yield Finding(
+            Level.WARNING,
+            "engine",
+            f"{told}; nothing older than API {oldest} (Engine 20.10) was tried",
+            "Install a newer Docker Engine.",
+        )
+    else:
+        yield Finding(Level.OK, "engine", told)
+    if not report.live_restore:
+        yield Finding(
+            Level.HINT,
+            "live-restore",
+            "it is off, so a restart of the Docker Engine stops the containers, and may move them",
+            '"live-restore": true in /etc/docker/daemon.json, then systemctl reload docker',
+        )
+
+
+def of_containers(
+    report: EngineReport,
+    settings: Settings,
+    status: Status | None,
+    gone_when_stopped: frozenset[str],
+) -> Iterator[Finding]:
+    """Each managed container."""
+    manages = settings.keys.restart_policy is RestartPolicyMode.MANAGE
+    for container in report.containers:
+        name, subject = container.name, f"container {container.name}"
+        if not container.exists:
+            yield Finding(
+                Level.ERROR,
+                subject,
+                "there is no such container on this host",
+                f"docker create --name {name} IMAGE, as on the other host",
+            )
+            continue
+        yield Finding(Level.OK, subject, container.detail)
+        if name in gone_when_stopped:
+            yield Finding(
+                Level.ERROR,
+                subject,
+                "it was made with --rm, so a stop removes it, and it could never come back here",
+                f"docker rm --force {name}, and create it without --rm",
+            )
+        elif container.restart_policy not in ("", "no"):
+            policy = container.restart_policy
+            yield Finding(
+                Level.HINT if manages else Level.ERROR,
+                subject,
+                f"Docker's restart policy {policy} would start it after a boot before anybody "
+                "could forbid it" + ("; the agent will set it to no" if manages else ""),
+                f"docker update --restart=no {name}",
+            )
+        if container.alive and status is None:
+            yield _of_running(subject, settings.role)
+
+
+def _of_running(subject: str, role: Role) -> Finding:
+    where_it_runs = "a pair that starts for the first time goes on where its containers run"
+    if role is Role.PRIMARY:
+        return Finding(Level.OK, subject, f"it runs, and goes on running here: {where_it_runs}")
+    return Finding(
+        Level.HINT,
+        subject,
+        f"it runs on the backup, without an agent: {where_it_runs}; if the primary is active "
+        "already, it is stopped here",
+    )

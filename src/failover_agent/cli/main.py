@@ -1,0 +1,176 @@
+"""`failover-agent`: arguments, exit codes, and one module a command, loaded when asked for."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from failover_agent import __version__
+from failover_agent.cli import output
+from failover_agent.errors import ExitCode, FailoverAgentError
+
+EXIT_CODES = """\
+exit codes: 0 fine, 1 failed, 2 usage or configuration, 3 degraded, 4 no agent answers"""
+
+INTERRUPTED = 130
+MOST_HISTORY = 1000
+"""So many transitions an agent remembers."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command; what it returns is the exit code of the process."""
+    arguments = _parser().parse_args(argv)
+    try:
+        code = _command(arguments.command)(arguments)
+        sys.stdout.flush()
+        return code
+    except FailoverAgentError as error:
+        output.complain(error)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read has seen enough; what is still buffered must not fail again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.FINE
+
+
+def _command(name: str) -> Callable[[argparse.Namespace], int]:
+    match name:
+        case "run":
+            from failover_agent.cli import run
+
+            return run.main
+        case "init":
+            from failover_agent.cli import init
+
+            return init.main
+        case "check":
+            from failover_agent.cli import check
+
+            return check.main
+        case "status":
+            from failover_agent.cli import status
+
+            return status.main
+        case "history":
+            from failover_agent.cli import history
+
+            return history.main
+        case "takeover":
+            from failover_agent.cli import takeover
+
+            return takeover.main
+        case "resume":
+            from failover_agent.cli import resume
+
+            return resume.main
+        case _:
+            from failover_agent.cli import version
+
+            return version.main
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="failover-agent",
+        description="Active/passive failover of Docker containers between two hosts.",
+        epilog=EXIT_CODES,
+    )
+    parser.add_argument("--version", action="version", version=f"failover-agent {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+
+    run = commands.add_parser("run", help="be the agent of this host")
+    _add_config(run)
+
+    init = commands.add_parser("init", help="write one configuration and one secret for both hosts")
+    init.add_argument(
+        "--primary", required=True, metavar="HOST", help="host name or address of the primary"
+    )
+    init.add_argument(
+        "--backup", required=True, metavar="HOST", help="host name or address of the backup"
+    )
+    init.add_argument(
+        "--containers",
+        required=True,
+        metavar="NAME,NAME",
+        help="the containers of the service, in the order of their start",
+    )
+    init.add_argument("--cluster", default="default", metavar="NAME", help="names the pair")
+    init.add_argument(
+        "--dir",
+        type=Path,
+        default=Path("/etc/failover-agent"),
+        metavar="DIR",
+        help="where the files go (default: %(default)s)",
+    )
+    init.add_argument("--witness", metavar="HOST", help="not in this version yet")
+
+    check = commands.add_parser(
+        "check", help="look for whatever would keep the pair from failing over"
+    )
+    _add_config(check)
+
+    status = commands.add_parser("status", help="who is active, and is all well")
+    _add_agent(status)
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as GET /v1/status has it")
+    form.add_argument("--watch", action="store_true", help="again each second, until Ctrl-C")
+
+    history = commands.add_parser("history", help="what happened, when and why")
+    _add_agent(history)
+    history.add_argument(
+        "--limit", type=_count, default=20, metavar="N", help="the last N (default: %(default)s)"
+    )
+    history.add_argument("--json", action="store_true", help="a list of objects")
+
+    takeover = commands.add_parser(
+        "takeover", help="become active on your word that the other host is off"
+    )
+    _add_agent(takeover)
+    takeover.add_argument(
+        "--peer-is-off",
+        action="store_true",
+        help="your word that the containers do not run on the other host, and will not",
+    )
+
+    resume = commands.add_parser(
+        "resume", help="allow automatic moves again, after too many of them or a failed start"
+    )
+    _add_agent(resume)
+
+    commands.add_parser("version", help="print the version")
+    return parser
+
+
+def _add_config(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config",
+        type=Path,
+        metavar="FILE",
+        help="else $FAILOVER_AGENT_CONFIG, else /etc/failover-agent/config.toml",
+    )
+    parser.add_argument(
+        "--role", metavar="ROLE", help="primary or backup; else $FAILOVER_AGENT_ROLE"
+    )
+
+
+def _add_agent(parser: argparse.ArgumentParser) -> None:
+    _add_config(parser)
+    parser.add_argument(
+        "--socket", type=Path, metavar="PATH", help="the agent's control socket, in place of both"
+    )
+
+
+def _count(text: str) -> int:
+    number = int(text) if text.isdecimal() and len(text) < 5 else 0
+    if not 1 <= number <= MOST_HISTORY:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST_HISTORY}")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,233 @@
+"""`failover-agent status`: who is active, is all well, and what is not.
+
+Where no agent answers it tells what the record and the journal on this disk say, and exits with 4.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from failover_agent.cli import control, disk, output
+from failover_agent.cli.output import Paint, clean, length
+from failover_agent.core.transitions import REASONS
+from failover_agent.errors import ExitCode, NoAgentError
+
+REDRAW_S = 1.0
+
+_LEADING = frozenset({"promoting", "active", "demoting", "failed"})
+_LEFT = 12
+"""Columns of the names on the left, below the containers."""
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """0 fine, 3 degraded, 4 nobody answers."""
+    where = control.places(arguments)
+    if arguments.watch:
+        return _watch(where)
+    try:
+        status = control.ask(where, "/v1/status")
+    except NoAgentError as error:
+        _tell_from_disk(where, error, as_json=arguments.json)
+        return error.exit_code
+    if arguments.json:
+        output.say(json.dumps(status, indent=2, ensure_ascii=False))
+    else:
+        output.say(render(status, output.paint()))
+    return exit_code(status)
+
+
+def _watch(where: tuple[control.Place, ...]) -> int:
+    """Again each second until Ctrl-C; then the code of what was shown last."""
+    code = ExitCode.FINE
+    waiting = threading.Event()
+    try:
+        while True:
+            try:
+                status = control.ask(where, "/v1/status")
+                output.redraw(render(status, output.paint()))
+                code = exit_code(status)
+            except NoAgentError as error:
+                output.redraw(output.paragraph(str(error)))
+                code = error.exit_code
+            waiting.wait(REDRAW_S)
+    except KeyboardInterrupt:
+        return code
+
+
+def _tell_from_disk(
+    where: tuple[control.Place, ...], error: NoAgentError, *, as_json: bool
+) -> None:
+    known = disk.read(where)
+    if as_json:
+        content = {"agent": None, "error": str(error), "known": [disk.as_json(k) for k in known]}
+        output.say(json.dumps(content, indent=2, ensure_ascii=False))
+        return
+    output.complain(error)
+    for each in known:
+        output.say("\n".join(disk.lines(each)))
+
+
+# --- what it means --------------------------------------------------------------------------------
+
+
+def exit_code(status: Mapping[str, Any]) -> ExitCode:
+    """Fine: one node active with all its containers, the other able to take over, no alarm."""
+    peer = status["peer"] or {}
+    leads = status["phase"] == "active" and all(c["state"] == "up" for c in status["containers"])
+    follows = status["phase"] == "standby" and peer.get("phase") == "active"
+    is_fine = (leads or follows) and status["redundancy"]["ok"] and not status["alarms"]
+    return ExitCode.FINE if is_fine else ExitCode.DEGRADED
+
+
+def render(status: Mapping[str, Any], paint: Paint) -> str:
+    """The status for people, at most 80 columns wide; the first line says what matters most."""
+    code = exit_code(status)
+    colour = "green" if code is ExitCode.FINE else "red" if _is_down(status) else "yellow"
+    parts = [
+        "\n".join(paint(line, "bold", colour) for line in _broken(headline(status))),
+        "\n".join(_containers(status, paint)),
+        "\n".join(_facts(status)),
+        *(_alarm(alarm, paint) for alarm in status["alarms"]),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def headline(status: Mapping[str, Any]) -> str:
+    """The one thing that matters."""
+    cluster, phase, peer = status["cluster"], status["phase"], status["peer"] or {}
+    this = f"this node ({status['role']})"
+    since = f"since {length(status['since_s'] or 0.0)}"
+    if phase in _LEADING:
+        word = phase.upper() if phase in {"active", "failed"} else phase
+        return (
+            f"{cluster}: {word} on {this}, term {status['term']}, {since}; {_peer_as_standby(peer)}"
+        )
+    readiness = "" if phase != "standby" else " and ready" if status["ready"] else " but NOT READY"
+    here = f"{this} is {phase}{readiness}, {since}"
+    if peer.get("phase") in _LEADING:
+        word = "ACTIVE" if peer["phase"] == "active" else peer["phase"]
+        silent = "" if peer["reachable"] else ", but SILENT"
+        return f"{cluster}: {word} on the {peer['role']}, term {peer['term']}{silent}; {here}"
+    return f"{cluster}: NOBODY is seen to be active; {here}"
+
+
+def _broken(text: str) -> list[str]:
+    """In two lines where one is too short."""
+    first, _, second = clean(text).partition("; ")
+    lines = [text] if len(text) <= output.WIDTH else [f"{first};", f"  {second}"]
+    return [output.cut(line) for line in lines]
+
+
+def _peer_as_standby(peer: Mapping[str, Any]) -> str:
+    role = peer.get("role", "peer")
+    if not peer.get("reachable"):
+        return f"{role} is SILENT" if peer.get("phase") else f"{role} was NEVER HEARD"
+    if peer["phase"] in _LEADING:
+        return f"{role} is {peer['phase'].upper()} TOO"
+    return f"{peer['phase']} {role} is {'ready' if peer['ready'] else 'NOT READY'}"
+
+
+def _is_down(status: Mapping[str, Any]) -> bool:
+    """Is the service, as far as this node can see, not running whole anywhere?"""
+    peer = status["peer"] or {}
+    if status["phase"] == "active":
+        return any(container["state"] == "down" for container in status["containers"])
+    return peer.get("phase") != "active" or not peer.get("reachable")
+
+
+# --- the lines ------------------------------------------------------------------------------------
+
+
+def _containers(status: Mapping[str, Any], paint: Paint) -> list[str]:
+    leads = status["phase"] in _LEADING
+    rows = [("CONTAINER", "STATE", "DOWN FOR", "RESTARTS", "DETAIL")]
+    for container in status["containers"]:
+        is_stopped = container["state"] == "down" and not leads
+        down_for_s = None if is_stopped else container["down_for_s"]
+        rows.append(
+            (
+                output.cut(clean(container["name"]), 28),
+                "stopped" if is_stopped else container["state"],
+                "" if down_for_s is None else length(down_for_s),
+                str(container["restarts"]),
+                clean(container["detail"]),
+            )
+        )
+    head, *lines = output.columns(rows)
+    return [
+        paint(head, "dim"),
+        *(
+            paint(line, "red") if row[1] == "down" else line
+            for row, line in zip(rows[1:], lines, strict=True)
+        ),
+    ]
+
+
+def _facts(status: Mapping[str, Any]) -> Iterator[str]:
+    yield _fact("reason", _reason(status["reason"]))
+    if status["failed_because"]:
+        yield _fact("failed", status["failed_because"])
+    peer = status["peer"]
+    if peer:
+        yield _fact("peer", ", ".join(_of_peer(peer)))
+        if peer["phase"] not in _LEADING:
+            yield from map(_bullet, peer["not_ready_because"] or ())
+    if status["phase"] == "standby" and not status["ready"]:
+        yield _fact("this node", "not ready:")
+        yield from map(_bullet, status["not_ready_because"])
+    if status["held"] is not None:
+        yield _fact(
+            "held",
+            f"by the {status['held']['by'] or 'other node'}, which left its containers running: "
+            "nobody takes over until it is back",
+        )
+    if status["overlap"] is not None:
+        lasted_s, since_s = status["overlap"]["lasted_s"], status["overlap"]["since_s"]
+        lasted = "still" if lasted_s is None else f"for {length(lasted_s)}"
+        yield _fact("overlap", f"both nodes ran {lasted}; it began {length(since_s)} ago")
+    if not status["alarms"]:
+        yield from (_fact("redundancy", f"lost: {why}") for why in _lost_because(status))
+    yield _fact("agent", f"version {status['version']}, pid {status['pid']}")
+
+
+def _reason(code: str) -> str:
+    """In words, where this version has some: the agent may be newer."""
+    sentence = {str(reason): text for reason, text in REASONS.items()}.get(code)
+    return code if sentence is None else f"{code}: {sentence}"
+
+
+def _lost_because(status: Mapping[str, Any]) -> Sequence[str]:
+    lost: Sequence[str] = status["redundancy"]["lost_because"]
+    return lost
+
+
+def _of_peer(peer: Mapping[str, Any]) -> Iterator[str]:
+    yield peer["role"]
+    if peer["phase"] is None:
+        yield "never heard"
+        return
+    yield peer["phase"]
+    yield f"term {peer['term']}"
+    if peer["heartbeat_age_s"] is not None:
+        yield f"heard {length(peer['heartbeat_age_s'])} ago"
+    if peer["phase"] not in _LEADING and peer["ready"] is not None:
+        yield "ready" if peer["ready"] else "not ready:"
+
+
+def _alarm(alarm: Mapping[str, Any], paint: Paint) -> str:
+    since = "" if alarm["since_s"] is None else f", since {length(alarm['since_s'])}"
+    head = f"  ALARM {clean(alarm['code'])}{since}"
+    return f"{paint(head, 'yellow')}\n{output.paragraph(alarm['sentence'], ' ' * 4)}"
+
+
+def _fact(name: str, text: str) -> str:
+    return output.paragraph(text, f"  {name.ljust(_LEFT)}", " " * (_LEFT + 2))
+
+
+def _bullet(text: str) -> str:
+    indent = " " * (_LEFT + 2)
+    return output.paragraph(text, f"{indent}- ", f"{indent}  ")

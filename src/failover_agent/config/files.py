@@ -1,0 +1,142 @@
+"""What is read from disk: the file itself, and the secret that it names."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import stat
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from failover_agent.errors import ConfigError, SecretError
+
+LONGEST_FILE = 1_000_000
+"""Bytes."""
+
+SHORTEST_SECRET = 16
+LONGEST_SECRET = 4096
+
+
+def parse(path: Path) -> dict[str, Any]:
+    """The file as TOML. Raises ConfigError."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(LONGEST_FILE + 1)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            where=str(path),
+            what="there is no such file",
+            todo="Name yours with --config, or write one with `failover-agent init --primary HOST "
+            "--backup HOST --containers NAME,NAME`.",
+        ) from error
+    except OSError as error:
+        raise ConfigError(
+            where=str(path),
+            what=f"the file cannot be read ({error.strerror or error}{_permissions(path)})",
+            todo="Run as its owner or as root, or name another one with --config.",
+        ) from error
+    if len(content) > LONGEST_FILE:
+        raise ConfigError(
+            where=str(path),
+            what=f"the file has more than {LONGEST_FILE} bytes",
+            todo="This is no configuration; name yours with --config.",
+        )
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigError(
+            where=f"{path}, line {line}",
+            what=f"the file is not UTF-8 (byte 0x{content[error.start]:02x})",
+            todo="Save it as UTF-8.",
+        ) from error
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _syntax_error(path, text, error) from error
+
+
+def _syntax_error(path: Path, text: str, error: Exception) -> ConfigError:
+    message, _, place = str(error).partition(" (at ")
+    found = re.match(r"line (\d+), column (\d+)", place)
+    lines = text.splitlines()
+    number = int(found[1]) if found else len(lines)
+    line = lines[number - 1].strip() if 0 < number <= len(lines) else ""
+    column = f", column {found[2]}" if found else ""
+    if line.startswith("secret"):
+        line = "secret ..."
+    return ConfigError(
+        where=f"{path}, line {number}{column}",
+        what=f"this is not TOML: {message[:1].lower()}{message[1:]}",
+        todo=f"The line reads `{line[:60]}`. Text stands in double quotes, lists in [ ], and no "
+        "setting is given twice.",
+    )
+
+
+def _permissions(path: Path) -> str:
+    """Owner and mode, where they can be seen, and who asked."""
+    try:
+        status = path.stat()
+    except OSError:
+        return f"; this is uid {os.geteuid()}"
+    return (
+        f"; mode {stat.S_IMODE(status.st_mode):04o}, owner uid {status.st_uid}, this is uid "
+        f"{os.geteuid()}"
+    )
+
+
+def making_of(path: Path) -> str:
+    """The command that makes a secret."""
+    return f"(umask 077; head -c 32 /dev/urandom | base64 > {shlex.quote(str(path))})"
+
+
+def read_secret(path: Path) -> bytes:
+    """The shared secret, without the newline at its end. Raises SecretError."""
+    quoted, make = shlex.quote(str(path)), making_of(path)
+    try:
+        # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+            status = os.fstat(file.fileno())
+            if not stat.S_ISREG(status.st_mode):
+                raise SecretError(
+                    where=str(path),
+                    what="the secret is not in a regular file",
+                    todo=f"Name another one in secret_file, or make one: {make}",
+                )
+            content = file.read(LONGEST_SECRET + 1)
+    except FileNotFoundError as error:
+        raise SecretError(
+            where=str(path),
+            what="there is no file with the secret",
+            todo=f"Make one with {make} and copy it to the other node.",
+        ) from error
+    except OSError as error:
+        raise SecretError(
+            where=str(path),
+            what=f"the secret cannot be read ({error.strerror or error})",
+            todo=f"Run as its owner or as root; `ls -l {quoted}` names the owner.",
+        ) from error
+    if stat.S_IMODE(status.st_mode) & 0o077:
+        raise SecretError(
+            where=str(path),
+            what="the secret is open to other users "
+            f"(mode {stat.S_IMODE(status.st_mode):04o}, wanted 0600)",
+            todo=f"chmod 600 {quoted}",
+        )
+    if len(content) > LONGEST_SECRET:
+        raise SecretError(
+            where=str(path),
+            what=f"the secret is longer than {LONGEST_SECRET} bytes",
+            todo="This is probably another file; secret_file names the one with the secret.",
+        )
+    secret = content.removesuffix(b"\n").removesuffix(b"\r")
+    if len(secret.strip()) < SHORTEST_SECRET:
+        raise SecretError(
+            where=str(path),
+            what=f"the secret has {len(secret.strip())} bytes, and fewer than {SHORTEST_SECRET} "
+            "can be guessed",
+            todo=f"Make a new one with {make} and copy it to the other node.",
+        )
+    return secret

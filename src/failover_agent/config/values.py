@@ -1,0 +1,290 @@
+"""What a single value of the configuration may look like.
+
+A value that cannot be meant raises `Unfit`: what is wrong with it, as the rest of a sentence that
+begins with the key, and the way out.
+"""
+
+from __future__ import annotations
+
+import difflib
+import ipaddress
+import json
+import os
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+LONGEST_SOCKET_PATH = 107
+"""Bytes: what Linux has room for in the address of a unix socket."""
+
+USUAL_DOCKER_HOST = "unix:///var/run/docker.sock"
+
+_CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
+_CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
+_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
+
+
+class Unfit(ValueError):  # noqa: N818 - it never leaves config.py, which makes a ConfigError of it
+    """`what` completes a sentence that begins with the key; `todo` is one or more sentences."""
+
+    def __init__(self, what: str, todo: str) -> None:
+        super().__init__(what)
+        self.what = what
+        self.todo = todo
+
+
+def shown(value: object) -> str:
+    """A value as one would write it in TOML, cut to what fits in a sentence."""
+    if isinstance(value, bool | str | list | tuple) or value is None:
+        text = json.dumps(value, ensure_ascii=False, default=str)
+    else:
+        text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def closest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that was probably meant, whatever its case."""
+    by_lower = {each.lower(): each for each in known}
+    found = difflib.get_close_matches(word.lower(), by_lower, n=1, cutoff=0.6)
+    return by_lower[found[0]] if found else None
+
+
+def from_text(text: str, kinds: frozenset[type]) -> object:
+    """A value of the environment as one of `kinds`; the text itself where it is none of them."""
+    if tuple in kinds:
+        if text.lstrip().startswith("["):
+            try:
+                listed: object = json.loads(text)
+            except (ValueError, RecursionError):
+                return text
+            return listed
+        return [part.strip() for part in text.split(",")]
+    if bool in kinds:
+        return {"true": True, "false": False}.get(text.strip().lower(), text)
+    for kind in (int, float):
+        if kind in kinds:
+            try:
+                return kind(text)
+            except ValueError:
+                return text
+    return text
+
+
+# --- addresses ------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens. `host` has no brackets; as text it has them where it needs them."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def parse_endpoint(text: str) -> Address:
+    """The address in "http://HOST:PORT". Raises Unfit."""
+    if text != text.strip() or not text.isprintable() or " " in text:
+        raise Unfit(f"({shown(text)}) has blanks in it", 'Write it as "http://HOST:PORT".')
+    if "://" not in text:
+        host = text or "HOST:8000"
+        raise Unfit(f"({shown(text)}) has no scheme", f'Write "http://{host}".')
+    try:
+        parts = urlsplit(text)
+        port = parts.port
+    except ValueError as error:
+        raise _unfit_netloc(text, error) from error
+    if parts.scheme == "https":
+        raise Unfit(
+            f"({shown(text)}) asks for TLS, which is not in this version yet",
+            f'Write "http{text[len("https") :]}"; the secret signs every message all the same.',
+        )
+    if parts.scheme != "http":
+        raise Unfit(
+            f"({shown(text)}) has the scheme {parts.scheme}",
+            'Agents speak HTTP: "http://HOST:PORT".',
+        )
+    if "@" in parts.netloc or parts.path not in {"", "/"} or "?" in text or "#" in text:
+        plain = f"http://{parts.netloc.rpartition('@')[2]}"
+        raise Unfit(f"({shown(text)}) is more than an address", f'Write "{plain}" and no more.')
+    if parts.netloc.count(":") > 1 and "[" not in parts.netloc:
+        raise _unfit_netloc(text, ValueError())
+    host = parts.hostname or ""
+    if not _is_host(host):
+        raise Unfit(f"({shown(text)}) names no host", 'Write it as "http://HOST:PORT".')
+    if not port:
+        raise Unfit(f"({shown(text)}) names no port", f'Write "http://{Address(host, 8000)}".')
+    if _is_unspecified(host):
+        raise Unfit(
+            f"({shown(text)}) is every address of a host and so nobody's",
+            "Write the address at which this node reaches the other one.",
+        )
+    return Address(host, port)
+
+
+def _unfit_netloc(text: str, error: ValueError) -> Unfit:
+    netloc = text.partition("://")[2].partition("/")[0]
+    host, _, port = netloc.rpartition(":")
+    for candidate, wanted in ((host, port), (netloc, "8000")):
+        number = _port(wanted)
+        if number and _is_ipv6(candidate):
+            fixed = f"http://{Address(candidate, number)}"
+            return Unfit(
+                f"({shown(text)}) has an IPv6 address without brackets", f'Write "{fixed}".'
+            )
+    if "ort" in str(error):
+        return Unfit(f"({shown(text)}) has no valid port", "A port is a number from 1 to 65535.")
+    return Unfit(f"({shown(text)}) is not an address", 'Write it as "http://HOST:PORT".')
+
+
+def check_host(text: str) -> str:
+    """A host name or an address alone, for `bind` and for `init`. Raises Unfit."""
+    if _is_host(text):
+        return text
+    bare = text.removeprefix("http://").rstrip("/")
+    if bare.startswith("[") and bare.endswith("]") and _is_ipv6(bare[1:-1]):
+        raise Unfit(f"({shown(text)}) has brackets", f'Write "{bare[1:-1]}".')
+    host, _, port = bare.rpartition(":")
+    if host and _port(port) and _is_host(host.strip("[]")):
+        raise Unfit(f"({shown(text)}) has a port", f'Write "{host.strip("[]")}" alone.')
+    if bare != text and _is_host(bare):
+        raise Unfit(f"({shown(text)}) has a scheme", f'Write "{bare}" alone.')
+    raise Unfit(
+        f"({shown(text)}) is neither a host name nor an IP address",
+        'Write one such as "10.0.0.1", "fd00::1" or "host-a.example".',
+    )
+
+
+def is_own_address(endpoint: Address, bind: str, port: int) -> bool:
+    """Would a message to `endpoint` certainly come back to who listens on `bind`:`port`?"""
+    if endpoint.port != port:
+        return False
+    return endpoint.host == bind.lower() or (_is_unspecified(bind) and _is_loopback(endpoint.host))
+
+
+def check_docker_host(text: str) -> str:
+    """Where the engine listens, as unix:///PATH or tcp://HOST:PORT. Raises Unfit."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        fixed = f"unix://{text}" if text.startswith("/") else USUAL_DOCKER_HOST
+        raise Unfit(f"({shown(text)}) has no scheme", f'Write "{fixed}".')
+    match scheme:
+        case "unix" if rest.startswith("/") and rest != "/":
+            return text
+        case "unix":
+            raise Unfit(
+                f"({shown(text)}) needs the whole path of the socket",
+                f'Write "{USUAL_DOCKER_HOST}", with three slashes.',
+            )
+        case "tcp" | "http":
+            address = _address(rest.removesuffix("/"))
+            if address is None:
+                raise Unfit(f"({shown(text)}) needs a host and a port", 'Write "tcp://HOST:2375".')
+            return f"tcp://{address}"
+        case "https":
+            raise Unfit(
+                f"({shown(text)}) asks for TLS, which is not in this version yet",
+                f'Use the socket of the host: "{USUAL_DOCKER_HOST}".',
+            )
+        case _:
+            raise Unfit(
+                f"({shown(text)}) cannot be used: an agent speaks to the engine of its own host",
+                f'Write "{USUAL_DOCKER_HOST}" or "tcp://HOST:2375", or leave it out.',
+            )
+
+
+def _address(netloc: str) -> Address | None:
+    host, _, port = netloc.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    number = _port(port)
+    if not number or not _is_host(bare) or (":" in bare and bare == host):
+        return None
+    return Address(bare, number)
+
+
+def _port(text: str) -> int | None:
+    is_number = text.isdecimal() and len(text) <= 5
+    return int(text) if is_number and 1 <= int(text) <= 65535 else None
+
+
+def _is_host(text: str) -> bool:
+    return _is_ipv6(text) or (":" not in text and _HOST_NAME.fullmatch(text) is not None)
+
+
+def _is_ipv6(text: str) -> bool:
+    try:
+        ipaddress.IPv6Address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_unspecified(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_unspecified
+    except ValueError:
+        return False
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"
+
+
+# --- names and paths ------------------------------------------------------------------------------
+
+
+def check_container(name: str) -> str:
+    """A name that Docker would take for a container. Raises Unfit."""
+    if _CONTAINER.fullmatch(name):
+        return name
+    if _CONTAINER.fullmatch(name.strip().removeprefix("/")):
+        raise Unfit(
+            f"({shown(name)}) has a blank or a slash around the name",
+            f'Write "{name.strip().removeprefix("/")}".',
+        )
+    raise Unfit(
+        f"({shown(name)}) is not a name that Docker gives to a container",
+        "It has two characters or more: letters, digits, and after the first also _ . and -. "
+        "`docker ps -a` shows it in the column NAMES.",
+    )
+
+
+def check_cluster(name: str) -> str:
+    """A name that can be part of a file's name. Raises Unfit."""
+    if _CLUSTER.fullmatch(name):
+        return name
+    raise Unfit(
+        f"({shown(name)}) is part of file names",
+        "Use 1 to 63 letters, digits, and after the first also _ . and -.",
+    )
+
+
+def check_path(path: Path) -> Path:
+    """An absolute path. Raises Unfit."""
+    if not str(path).isprintable():
+        raise Unfit(f"({shown(str(path))}) has control characters in it", "Write a plain path.")
+    if not path.is_absolute():
+        raise Unfit(
+            f"({shown(str(path))}) depends on where the agent is started",
+            "Write the whole path, beginning with a slash.",
+        )
+    return path
+
+
+def check_socket_path(path: Path) -> Path:
+    """An absolute path that the kernel takes for a socket. Raises Unfit."""
+    length = len(os.fsencode(check_path(path)))
+    if length > LONGEST_SOCKET_PATH:
+        raise Unfit(
+            f"({shown(str(path))}) has {length} bytes, and the path of a socket has room for "
+            f"{LONGEST_SOCKET_PATH}",
+            "Choose a shorter one.",
+        )
+    return path

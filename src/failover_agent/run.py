@@ -1,0 +1,267 @@
+"""The composition root: builds one node from its settings and runs it until its core says Exit.
+
+Everything that runs is a task of one TaskGroup: one that dies takes the process with it, loudly.
+Also started as `python -m failover_agent.run`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import secrets
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NoReturn
+
+from failover_agent import __version__, config
+from failover_agent.adapters.clock import Clock
+from failover_agent.adapters.docker import DockerEngine
+from failover_agent.adapters.journal import Journal
+from failover_agent.adapters.log import Narrator, set_up
+from failover_agent.adapters.peer import Peers
+from failover_agent.adapters.record import RecordStore, read_host
+from failover_agent.adapters.systemd import Notifier, stop_kind
+from failover_agent.agent import Agent
+from failover_agent.config import Settings
+from failover_agent.core import startup
+from failover_agent.core.events import StopRequested
+from failover_agent.core.messages import Sender
+from failover_agent.core.state import PartitionPolicy, Policy
+from failover_agent.errors import ExitCode, FailoverAgentError
+from failover_agent.protocol.auth import Keeper
+from failover_agent.web.app import serve_operator, serve_public
+from failover_agent.web.context import Context
+
+JOURNAL_S = 1.0
+"""At the end, what is not written yet has that long."""
+
+SHORTEST_SAVE_S = 0.5
+LONGEST_SAVE_S = 5.0
+
+log = logging.getLogger(__name__)
+
+
+class _Over(Exception):  # noqa: N818 - no error: the way in which a TaskGroup is ended
+    """The core said Exit."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Node:
+    """What runs."""
+
+    agent: Agent
+    engine: DockerEngine
+    peers: Peers
+    notifier: Notifier
+
+
+async def run_node(settings: Settings) -> int:
+    """Be a node until its core says Exit; the exit code.
+
+    Raises FailoverAgentError for what its operator has to mend first; a missing engine or peer is
+    waited for.
+    """
+    set_up(format_name=settings.keys.log.format, level=settings.keys.log.level)
+    async with AsyncExitStack() as stack:
+        node = await _build(settings, stack)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(node.engine.watch(), name="engine")
+                group.create_task(node.peers.run(), name="peers")
+                _heed_signals(group, node)
+                node.notifier.ready()
+                await _until_exit(group, node)
+        except* _Over as over:
+            farewell, code = str(over.exceptions[0]), ExitCode.FINE
+        except* Exception:
+            log.critical("a task of the agent died, and so does the agent", exc_info=True)
+            farewell, code = "the containers are left as they are", ExitCode.FAILED
+    log.info("exit", extra={"fields": {"sentence": farewell}})
+    return code
+
+
+async def _until_exit(group: asyncio.TaskGroup, node: _Node) -> NoReturn:
+    """Ends by _Over with the last words, which ends the group and all in it."""
+    raise _Over(await node.agent.run(group, node.engine, node.peers))
+
+
+async def _build(settings: Settings, stack: AsyncExitStack) -> _Node:
+    """Everything, connected; `stack` takes it apart again, the last first."""
+    keys, role, policy = settings.keys, settings.role, settings.policy()
+    clock = Clock()
+    run_id = secrets.token_hex(8)
+    record = _open_record(settings, policy)
+    stack.callback(record.close)
+    journal = Journal(settings.node.state_dir, wall=clock.wall)
+    stack.callback(journal.close, JOURNAL_S)
+    journal.started(
+        version=__version__,
+        run_id=run_id,
+        node_id=record.node_id,
+        policy=policy,
+        now=clock.now(),
+    )
+    _announce(settings, policy, record)
+
+    state = startup.begin(
+        policy,
+        node_id=record.node_id,
+        run_id=run_id,
+        durable=record.durable,
+        record_lost=record.is_lost,
+        boot_is_new=record.boot_is_new,
+        now=clock.now(),
+    )
+    notifier = Notifier(os.environ, now=clock.now)
+    stack.callback(notifier.close)
+
+    def come_round() -> None:
+        latest = agent.get_state()
+        notifier.status(f"{latest.phase}, term {latest.durable.term}")
+        notifier.alive()
+
+    agent = Agent(
+        state,
+        policy,
+        clock=clock,
+        record=record,
+        observers=(Narrator(), journal),
+        come_round=come_round,
+    )
+    engine = DockerEngine(
+        host=settings.docker_host,
+        names=keys.containers,
+        post=agent.post,
+        may_act=agent.may_act,
+        clock=clock,
+        stop_timeout_s=keys.docker.stop_timeout,
+        start_timeout_s=keys.docker.start_timeout,
+    )
+    stack.push_async_callback(engine.close)
+    keeper = Keeper(
+        cluster=keys.cluster,
+        me=Sender(role, record.node_id, run_id, policy.fingerprint),
+        secret=settings.secret,
+        peers=frozenset(policy.others),
+        living_for_s=policy.heartbeat_timeout_s,
+    )
+    peers = Peers(
+        endpoints={settings.node.peer: keys.table(role).endpoint},
+        keeper=keeper,
+        post=agent.post,
+        clock=clock,
+    )
+    stack.push_async_callback(peers.close)
+    context = Context(
+        keeper=keeper,
+        policy=policy,
+        version=__version__,
+        read_access=keys.security.read_access,
+        now=clock.now,
+        get_state=agent.get_state,
+        ask=agent.ask,
+        post=agent.post,
+        history=journal.history,
+        stepped_ago_s=agent.stepped_ago_s,
+    )
+    node = settings.node
+    await stack.enter_async_context(serve_public(context, bind=node.bind, port=node.port))
+    await stack.enter_async_context(serve_operator(context, control_socket=node.control_socket))
+    return _Node(agent, engine, peers, notifier)
+
+
+def _open_record(settings: Settings, policy: Policy) -> RecordStore:
+    """A save that takes longer than T/4 counts as failed: no step may be away for T/2."""
+    deadline_s = min(LONGEST_SAVE_S, max(SHORTEST_SAVE_S, policy.heartbeat_timeout_s / 4))
+    return RecordStore.open(
+        settings.node.state_dir,
+        cluster=settings.keys.cluster,
+        role=settings.role,
+        host=read_host(),
+        deadline_s=deadline_s,
+    )
+
+
+def _announce(settings: Settings, policy: Policy, record: RecordStore) -> None:
+    """The first lines of a run: who this is, what the pair promises, and what is odd."""
+    fields = {
+        "version": __version__,
+        "role": settings.role,
+        "cluster": settings.keys.cluster,
+        "node_id": record.node_id,
+        "term": record.durable.term,
+        "sentence": promise_of(policy),
+    }
+    log.info("start", extra={"fields": fields})
+    if record.set_aside is not None:
+        sentence = (
+            "the record could not be read and was set aside; what this node promised is not known,"
+            " so it promises nothing new for a while"
+        )
+        log.warning("record", extra={"fields": {"file": record.set_aside, "sentence": sentence}})
+    if settings.secret is None:
+        sentence = "messages are not signed: whoever can reach the port can move the service"
+        log.warning("security", extra={"fields": {"sentence": sentence}})
+
+
+def promise_of(policy: Policy) -> str:
+    """What a pair without an arbiter promises, and what it costs (design, section 4)."""
+    if policy.partition_policy is PartitionPolicy.CONSISTENCY:
+        return (
+            "a pair under partition_policy consistency: never two actives, and no takeover on"
+            " silence; when a host dies, an operator says takeover"
+        )
+    return (
+        "a pair under partition_policy availability: takes over when nothing was heard for"
+        f" {policy.heartbeat_timeout_s:g} s; while the wire between the hosts is cut both run,"
+        " and at first contact the lower term stops"
+    )
+
+
+def _heed_signals(group: asyncio.TaskGroup, node: _Node) -> None:
+    """SIGTERM and SIGINT become StopRequested; again and again, if they come so."""
+    loop = asyncio.get_running_loop()
+
+    async def stop() -> None:
+        kind = await stop_kind(os.environ)
+        log.info(
+            "stop",
+            extra={
+                "fields": {
+                    "restarting": kind.restarting,
+                    "host_is_shutting_down": kind.host_is_shutting_down,
+                }
+            },
+        )
+        node.agent.post(StopRequested(kind.restarting, kind.host_is_shutting_down))
+
+    def heed() -> None:
+        if not node.agent.has_ended:
+            node.notifier.stopping()
+            group.create_task(stop(), name="stop")
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, heed)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """`python -m failover_agent.run`: the agent without its command line."""
+    parser = argparse.ArgumentParser(prog="python -m failover_agent.run")
+    parser.add_argument("--config", type=Path)
+    parser.add_argument("--role")
+    parsed = parser.parse_args(arguments)
+    try:
+        return asyncio.run(run_node(config.load(parsed.config, parsed.role)))
+    except FailoverAgentError as error:
+        sys.stderr.write(f"{error}\n")
+        return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

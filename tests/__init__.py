@@ -1,0 +1,1 @@
+"""What shows that failover-agent keeps its promises."""

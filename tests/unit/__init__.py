@@ -1,0 +1,1 @@
+"""Plain functions; no mocks for the core."""

@@ -1,0 +1,665 @@
+"""`failover-agent check`: what is found, and the line that mends it."""
+
+import asyncio
+import json
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from failover_agent import checks, config
+from failover_agent.adapters.docker import EngineReport
+from failover_agent.adapters.record import Host, RecordStore
+from failover_agent.checks import Finding, Level, engine, host, peer
+from failover_agent.checks import settings as of_configuration
+from failover_agent.cli import check, output
+from failover_agent.cli.output import Paint
+from failover_agent.config import Settings
+from failover_agent.core.events import ContainerObservation
+from failover_agent.core.state import ContainerState, Durable, Holder, Phase, Role
+from failover_agent.errors import ExitCode
+from tests.integration.nodes import SECRET, Node, listening, node
+
+RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "engine-20.10"
+
+STATUS: Mapping[str, Any] = {
+    "role": "primary",
+    "phase": "active",
+    "version": "0.1.0",
+    "pid": 4711,
+    "alarms": [],
+}
+
+
+@pytest.fixture
+def here() -> Iterator[Path]:
+    """A folder with a name that is short enough for a socket in it."""
+    with tempfile.TemporaryDirectory(prefix="fa-") as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(autouse=True)
+def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in os.environ:
+        if name.startswith("FAILOVER_AGENT_") or name == "DOCKER_HOST":
+            monkeypatch.delenv(name)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def settings_in(
+    here: Path,
+    *,
+    role: str = "primary",
+    top: str = "",
+    endpoint: str = "http://127.0.0.1:9",
+    node_keys: str = "",
+    security: str = f'secret = "{SECRET.decode()}"',
+    mode: int = 0o600,
+) -> Settings:
+    path = here / "config.toml"
+    own = f'bind = "127.0.0.1"\nstate_dir = "{here}/state"\ncontrol_socket = "{here}/fa.sock"\n'
+    tables = {
+        "primary": 'endpoint = "http://10.0.0.2:8000"',
+        "backup": 'endpoint = "http://10.0.0.1:8000"',
+    }
+    tables[role] = f'endpoint = "{endpoint}"\n{own}{node_keys}'
+    path.write_text(
+        f'cluster = "shop"\ncontainers = ["db", "web"]\n{top}\n[primary]\n{tables["primary"]}\n'
+        f'[backup]\n{tables["backup"]}\n[docker]\nhost = "unix://{here}/docker.sock"\n'
+        f"[security]\n{security}\n"
+    )
+    path.chmod(mode)
+    return config.load(path, role)
+
+
+def worth_a_look(findings: Iterable[Finding]) -> list[Finding]:
+    return [finding for finding in findings if finding.level is not Level.OK]
+
+
+# --- the configuration --------------------------------------------------------------------------
+
+
+def test_a_plain_pair_is_told_what_a_cut_wire_costs_it(here: Path) -> None:
+    settings = settings_in(here, endpoint="http://10.0.0.2:8000")
+
+    (finding,) = worth_a_look(of_configuration.find(settings))
+
+    assert finding == Finding(
+        Level.HINT,
+        "partition",
+        "availability: while the wire between the nodes is cut both run the containers; at the "
+        "first contact the one with the lower term stops",
+    )
+
+
+def test_consistency_is_told_what_a_dead_host_costs_it(here: Path) -> None:
+    findings = list(
+        of_configuration.find(settings_in(here, top='partition_policy = "consistency"'))
+    )
+
+    finding = worth_a_look(findings)[-1]
+    assert finding.sentence == (
+        "consistency: when a host dies, nothing takes over until an operator says "
+        "`failover-agent takeover --peer-is-off` on the other one, here the backup"
+    )
+    assert "host dies" not in [finding.subject for finding in findings]
+
+
+def test_the_bounds_that_the_timings_give(here: Path) -> None:
+    told = {f.subject: f.sentence for f in of_configuration.of_timing(settings_in(here))}
+
+    assert told == {
+        "host dies": "the other node begins to start the containers 10.1 s after the last message "
+        "it heard (heartbeat_timeout 10 s x 1.01), plus a late timer and one write to its disk",
+        "container dies": "it has 30 s to come back (restart_grace_period); then the others are "
+        "stopped and all are started on the other node",
+        "boots alone": "a node that does not hear the other one starts after 20 s at the earliest",
+    }
+    short = settings_in(here, top="startup_grace_period = 1\nheartbeat_timeout = 40")
+    alone = {f.subject: f.sentence for f in of_configuration.of_timing(short)}["boots alone"]
+    assert "starts after 40.4 s at the earliest" in alone
+
+
+def test_a_timeout_that_a_busy_host_may_miss(here: Path) -> None:
+    settings = settings_in(here, top="heartbeat_timeout = 1.5\nheartbeat_interval = 0.5")
+
+    (finding,) = worth_a_look(of_configuration.of_timing(settings))
+
+    assert (finding.level, finding.fix) == (Level.WARNING, "heartbeat_timeout = 2")
+
+
+def test_messages_that_are_not_signed(here: Path) -> None:
+    settings = settings_in(here, security="allow_unauthenticated = true")
+
+    finding = worth_a_look(of_configuration.find(settings))[0]
+
+    assert finding.level is Level.WARNING
+    assert finding.fix == '[security] secret_file = "/etc/failover-agent/secret"'
+
+
+def test_a_secret_in_a_file_that_everybody_reads(here: Path) -> None:
+    finding = worth_a_look(of_configuration.find(settings_in(here, mode=0o644)))[0]
+
+    assert (finding.level, finding.fix) == (Level.WARNING, f"chmod 600 {here}/config.toml")
+
+
+def test_ports_that_do_not_fit_each_other(here: Path) -> None:
+    told = [f.sentence for f in of_configuration.find(settings_in(here, node_keys="port = 9000"))]
+
+    assert (
+        "the primary listens on 9000, and the backup calls http://10.0.0.1:8000: that needs a "
+        "forwarded port"
+    ) in told
+
+
+# --- the engine ---------------------------------------------------------------------------------
+
+
+def observed(name: str = "web", **parts: Any) -> ContainerObservation:
+    usual = ContainerObservation(
+        name=name,
+        state=ContainerState.DOWN,
+        detail="exited (0)",
+        exists=True,
+        alive=False,
+        incarnation="x",
+        image="sha256:1",
+        settings="2",
+        restart_policy="no",
+    )
+    return replace(usual, **parts)
+
+
+def report(*containers: ContainerObservation, **parts: Any) -> EngineReport:
+    usual = EngineReport(
+        version="26.1.5", api_version="1.45", live_restore=True, containers=containers
+    )
+    return replace(usual, **parts)
+
+
+def of_containers(
+    settings: Settings,
+    container: ContainerObservation,
+    *,
+    status: Mapping[str, Any] | None = None,
+    made_with_rm: bool = False,
+) -> list[Finding]:
+    gone = frozenset({container.name}) if made_with_rm else frozenset()
+    return list(engine.of_containers(report(container), settings, status, gone))
+
+
+def test_a_container_that_is_there_is_told_as_it_is(here: Path) -> None:
+    assert of_containers(settings_in(here), observed()) == [
+        Finding(Level.OK, "container web", "exited (0)")
+    ]
+
+
+def test_a_container_that_is_missing(here: Path) -> None:
+    assert of_containers(settings_in(here), observed(exists=False)) == [
+        Finding(
+            Level.ERROR,
+            "container web",
+            "there is no such container on this host",
+            "docker create --name web IMAGE, as on the other host",
+        )
+    ]
+
+
+def test_a_restart_policy_is_a_hint_where_the_agent_manages_it(here: Path) -> None:
+    _, finding = of_containers(settings_in(here), observed(restart_policy="always"))
+
+    assert finding == Finding(
+        Level.HINT,
+        "container web",
+        "Docker's restart policy always would start it after a boot before anybody could forbid "
+        "it; the agent will set it to no",
+        "docker update --restart=no web",
+    )
+
+
+def test_a_restart_policy_is_an_error_where_the_agent_is_to_refuse_it(here: Path) -> None:
+    settings = settings_in(here, top='restart_policy = "refuse"')
+
+    _, finding = of_containers(settings, observed(restart_policy="unless-stopped"))
+
+    assert (finding.level, finding.fix) == (Level.ERROR, "docker update --restart=no web")
+    assert of_containers(settings, observed(restart_policy="no"))[1:] == []
+
+
+def test_a_container_that_a_stop_removes(here: Path) -> None:
+    _, finding = of_containers(settings_in(here), observed(), made_with_rm=True)
+
+    assert finding.level is Level.ERROR
+    assert finding.fix == "docker rm --force web, and create it without --rm"
+
+
+def test_a_container_that_runs_before_there_is_an_agent(here: Path) -> None:
+    running = observed(alive=True, detail="running", state=ContainerState.UP)
+
+    on_primary = of_containers(settings_in(here), running)
+    on_backup = of_containers(settings_in(here, role="backup"), running)
+
+    assert [finding.level for finding in on_primary] == [Level.OK, Level.OK]
+    assert [finding.level for finding in on_backup] == [Level.OK, Level.HINT]
+    assert "if the primary is active already, it is stopped here" in on_backup[1].sentence
+    assert of_containers(settings_in(here), running, status=STATUS)[1:] == []
+
+
+def test_an_engine_that_is_older_than_any_that_was_tried() -> None:
+    (finding,) = engine.of_engine(report(api_version="1.40"), "unix:///x")
+
+    assert finding.level is Level.WARNING
+    assert "nothing older than API 1.41 (Engine 20.10) was tried" in finding.sentence
+
+
+def test_an_engine_that_does_not_keep_containers_through_its_own_restart() -> None:
+    ok, finding = engine.of_engine(report(live_restore=False), "unix:///x")
+
+    assert ok == Finding(Level.OK, "engine", "unix:///x answers (version 26.1.5, API 1.45)")
+    assert finding.level is Level.HINT
+    assert finding.fix == (
+        '"live-restore": true in /etc/docker/daemon.json, then systemctl reload docker'
+    )
+
+
+@asynccontextmanager
+async def recorded_engine(here: Path, **containers: str) -> AsyncIterator[None]:
+    """An engine that says what a real one said; `containers` names the inspections."""
+
+    def said(name: str) -> Any:
+        return json.loads((RECORDED / f"{name}.json").read_text())
+
+    async def ask(http: web.Request) -> web.Response:
+        what = http.path.removeprefix("/v1.41/")
+        if what in {"version", "/version"}:
+            return web.json_response(said("version"))
+        if what == "info":
+            return web.json_response(said("info"))
+        if what == "containers/json":
+            ids = [{"Id": f"id-of-{name}", "Names": [f"/{name}"]} for name in containers]
+            return web.json_response(ids)
+        name = what.removeprefix("containers/id-of-").removesuffix("/json")
+        inspected = said(containers[name])
+        inspected["HostConfig"]["AutoRemove"] = name == "db"
+        return web.json_response(inspected | {"Id": f"id-of-{name}", "Name": f"/{name}"})
+
+    app = web.Application()
+    app.router.add_get("/{path:.*}", ask)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    try:
+        await web.UnixSite(runner, str(here / "docker.sock")).start()
+        yield
+    finally:
+        await runner.cleanup()
+
+
+async def test_the_engine_is_asked_for_everything(here: Path) -> None:
+    async with recorded_engine(here, db="inspect-running", web="inspect-exited-0"):
+        findings = await engine.find(settings_in(here), None)
+
+    told = [(finding.level, finding.subject) for finding in findings]
+    assert told == [
+        (Level.OK, "engine"),
+        (Level.HINT, "live-restore"),
+        (Level.OK, "container db"),
+        (Level.ERROR, "container db"),  # made with --rm
+        (Level.OK, "container db"),  # runs
+        (Level.OK, "container web"),
+    ]
+
+
+async def test_a_container_that_the_engine_does_not_know(here: Path) -> None:
+    async with recorded_engine(here, db="inspect-running"):
+        findings = await engine.find(settings_in(here), STATUS)
+
+    assert findings[-1].sentence == "there is no such container on this host"
+
+
+async def test_an_engine_that_is_not_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (finding,) = await engine.find(settings_in(here), None)
+
+    assert finding == Finding(
+        Level.ERROR,
+        "engine",
+        f"Docker Engine at unix://{here}/docker.sock: there is no such socket: Docker is not "
+        "installed, or not running",
+        "Try `docker version` as the user the agent runs as; docker.host in the configuration "
+        "names another engine.",
+    )
+    monkeypatch.setattr(engine, "USUAL_DOCKER_HOST", f"unix://{here}/docker.sock")
+    (finding,) = await engine.find(settings_in(here), None)
+    assert finding.fix == "systemctl start docker"
+
+
+# --- the peer -----------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def facing(here: Path, other: Node, **options: Any) -> AsyncIterator[Finding]:
+    """What the primary in `here` finds where `other` listens."""
+    async with listening(other):
+        (finding,) = await peer.find(settings_in(here, endpoint=other.endpoint, **options))
+        yield finding
+
+
+def backup(here: Path, **options: Any) -> Node:
+    """A node that this configuration was made for."""
+    other = node(Role.BACKUP, **options)
+    fingerprint = settings_in(here).policy().fingerprint
+    other.keeper.me = replace(other.keeper.me, fingerprint=fingerprint)
+    return other
+
+
+async def test_a_peer_that_is_there(here: Path) -> None:
+    async with facing(here, backup(here, phase=Phase.STANDBY)) as finding:
+        assert finding.level is Level.OK
+        assert "the backup answers" in finding.sentence
+
+
+async def test_a_peer_that_is_not_there_yet_is_a_weakness(here: Path) -> None:
+    (finding,) = await peer.find(settings_in(here, endpoint=f"http://127.0.0.1:{free_port()}"))
+
+    assert finding.level is Level.WARNING
+    assert "no connection" in finding.sentence
+    assert "systemctl start failover-agent" in finding.fix
+
+
+@pytest.mark.parametrize(
+    ("options", "told", "fix"),
+    [
+        ({"secret": b"another secret altogether"}, "secret", "Copy the file in secret_file"),
+        ({"cluster": "other"}, "'other'", 'Write cluster = "shop"'),
+    ],
+)
+async def test_a_peer_that_is_not_ours_is_an_error(
+    options: dict[str, Any], told: str, fix: str, here: Path
+) -> None:
+    async with facing(here, backup(here, **options)) as finding:
+        assert finding.level is Level.ERROR
+        assert told in finding.sentence
+        assert fix in finding.fix
+
+
+async def test_a_peer_that_was_started_with_our_role(here: Path) -> None:
+    async with facing(here, node(Role.PRIMARY)) as finding:
+        assert finding.level is Level.ERROR
+        assert finding.fix.startswith("Start it with --role backup")
+
+
+async def test_a_peer_that_is_this_very_node(here: Path) -> None:
+    settings = settings_in(here)
+    node_id = await asyncio.to_thread(save_record, settings)
+
+    async with facing(here, node(Role.PRIMARY, node_id=node_id)) as finding:
+        assert finding.level is Level.ERROR
+        assert 'Correct [primary] endpoint = "http://HOST:PORT"' in finding.fix
+
+
+async def test_a_peer_with_other_decisive_settings(here: Path) -> None:
+    async with facing(here, backup(here), top='partition_policy = "consistency"') as finding:
+        assert finding.level is not Level.OK
+        assert "partition_policy" in finding.sentence
+
+
+# --- this host ----------------------------------------------------------------------------------
+
+
+def save_record(
+    settings: Settings,
+    *,
+    cluster: str = "shop",
+    role: Role = Role.PRIMARY,
+    machine: str = "",
+) -> str:
+    store = RecordStore.open(
+        settings.node.state_dir, cluster=cluster, role=role, host=Host(machine, ""), deadline_s=5
+    )
+    try:
+        asyncio.run(store.save(Durable(term=7, holder=Holder(role, store.node_id), released=False)))
+        return store.node_id
+    finally:
+        store.close()
+
+
+def test_a_node_that_is_new(here: Path) -> None:
+    (finding,) = host.of_state_dir(settings_in(here))
+
+    assert finding == Finding(
+        Level.OK, "record", f"{here}/state: there is none yet, this node is new"
+    )
+    assert not (here / "state").exists()
+
+
+def test_a_node_with_a_record(here: Path) -> None:
+    settings = settings_in(here)
+    save_record(settings)
+
+    (finding,) = host.of_state_dir(settings)
+
+    assert finding == Finding(Level.OK, "record", f"{here}/state: term 7, writable")
+    assert [path.name for path in (here / "state").iterdir()] == ["record.json"]
+
+
+@pytest.mark.parametrize(
+    ("parts", "told"),
+    [
+        ({"cluster": "other"}, "the record belongs to the primary of cluster 'other'"),
+        ({"role": Role.BACKUP}, "the record belongs to the backup of cluster 'shop'"),
+        ({"machine": "another"}, "the record belongs to another machine"),
+    ],
+)
+def test_a_record_that_is_not_ours(
+    parts: dict[str, Any], told: str, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host, "read_host", lambda: Host("this one", ""))
+    settings = settings_in(here)
+    save_record(settings, **parts)
+
+    (finding,) = host.of_state_dir(settings)
+
+    assert finding.level is Level.ERROR
+    assert told in finding.sentence
+    assert finding.fix.startswith("Give this node a state_dir of its own")
+
+
+def test_a_record_that_cannot_be_read_is_a_weakness(here: Path) -> None:
+    (here / "state").mkdir()
+    (here / "state" / "record.json").write_text("{")
+
+    (finding,) = host.of_state_dir(settings_in(here))
+
+    assert finding.level is Level.WARNING
+    assert "an agent sets it aside and first waits for heartbeat_timeout" in finding.sentence
+
+
+def test_a_record_of_a_newer_version(here: Path) -> None:
+    (here / "state").mkdir()
+    (here / "state" / "record.json").write_text('{"schema": 99}')
+
+    (finding,) = host.of_state_dir(settings_in(here))
+
+    assert (finding.level, finding.fix) == (
+        Level.ERROR,
+        "Install the version that wrote it, or a newer one.",
+    )
+
+
+def test_a_state_dir_that_cannot_be_written_to(here: Path) -> None:
+    (here / "state").write_text("a file")
+
+    (finding,) = host.of_state_dir(settings_in(here))
+
+    assert finding.level is Level.ERROR
+    assert finding.sentence == f"{here}/state cannot be written to (Not a directory)"
+    assert "[primary] state_dir names another folder" in finding.fix
+
+
+def test_a_state_dir_that_cannot_be_made(here: Path) -> None:
+    settings = settings_in(here)
+    (here / "state").symlink_to("/proc/nowhere/state")
+
+    (finding,) = host.of_state_dir(settings)
+
+    assert finding.level is Level.ERROR
+
+
+def test_a_control_socket_that_can_be_made_is_not_made(here: Path) -> None:
+    (finding,) = host.of_control_socket(here / "run" / "fa.sock", None)
+
+    assert (finding.level, finding.sentence) == (Level.OK, f"{here}/run/fa.sock can be made")
+    assert not (here / "run").exists()
+
+
+def test_a_control_socket_at_the_place_of_a_file(here: Path) -> None:
+    (here / "fa.sock").write_text("")
+
+    (finding,) = host.of_control_socket(here / "fa.sock", None)
+
+    assert finding.level is Level.ERROR
+    assert finding.fix == f"rm {here}/fa.sock, or name another control_socket"
+
+
+def test_a_control_socket_that_cannot_be_made() -> None:
+    (finding,) = host.of_control_socket(Path("/proc/nowhere/fa.sock"), None)
+
+    assert finding.level is Level.ERROR
+
+
+def test_a_port_that_is_free_ours_or_taken(here: Path) -> None:
+    port = free_port()
+    settings = settings_in(here, node_keys=f"port = {port}")
+
+    (free,) = host.of_port(settings, None)
+    with socket.create_server(("127.0.0.1", port)):
+        (ours,) = host.of_port(settings, STATUS)
+        (taken,) = host.of_port(settings, None)
+        (others,) = host.of_port(settings, {**STATUS, "role": "backup"})
+
+    assert free == Finding(Level.OK, "port", f"127.0.0.1:{port} is free")
+    assert ours.sentence == f"127.0.0.1:{port} is held by the agent (pid 4711)"
+    assert taken == others
+    assert taken == Finding(
+        Level.ERROR,
+        "port",
+        f"[primary] port = {port}: another program already listens on 127.0.0.1:{port}",
+        f"`ss -ltnp sport = :{port}` names it: end it, or choose another port here and in the "
+        "other node's endpoint.",
+    )
+
+
+def test_an_address_that_is_not_of_this_host(here: Path) -> None:
+    settings = settings_in(here)
+    keys = settings.keys.model_copy(
+        update={"primary": settings.keys.primary.model_copy(update={"bind": "192.0.2.1"})}
+    )
+    settings = replace(settings, configuration=replace(settings.configuration, keys=keys))
+
+    (finding,) = host.of_port(settings, None)
+
+    assert finding.level is Level.ERROR
+    assert finding.sentence.startswith("192.0.2.1:8000 cannot be listened on (")
+    assert finding.fix.startswith('[primary] bind = "0.0.0.0" listens on every address')
+
+
+def test_the_alarms_of_the_agent_are_weaknesses() -> None:
+    alarm = {"code": "settings_differ", "sentence": "they differ: heartbeat_timeout", "since_s": 1}
+
+    findings = list(host.of_agent({**STATUS, "alarms": [alarm]}))
+
+    assert findings[0].level is Level.OK
+    assert findings[1] == Finding(
+        Level.WARNING, "alarm", "settings_differ: they differ: heartbeat_timeout"
+    )
+    assert [finding.level for finding in host.of_agent(None)] == [Level.HINT]
+
+
+# --- all together -------------------------------------------------------------------------------
+
+
+def of(*levels: Level) -> list[Finding]:
+    return [Finding(level, "subject", "sentence") for level in levels]
+
+
+@pytest.mark.parametrize(
+    ("levels", "code"),
+    [
+        ((), ExitCode.FINE),
+        ((Level.OK, Level.HINT), ExitCode.FINE),
+        ((Level.HINT, Level.WARNING), ExitCode.DEGRADED),
+        ((Level.WARNING, Level.ERROR), ExitCode.FAILED),
+    ],
+)
+def test_the_worst_finding_decides_the_exit_code(levels: tuple[Level, ...], code: ExitCode) -> None:
+    assert checks.exit_code(of(*levels)) is code
+
+
+async def test_everything_is_looked_at(here: Path) -> None:
+    port = free_port()
+    async with (
+        recorded_engine(here, db="inspect-running", web="inspect-exited-0"),
+        listening(backup(here)) as other,
+    ):
+        settings = settings_in(here, endpoint=other.endpoint, node_keys=f"port = {port}")
+        findings = await checks.find_all(settings, None)
+
+    subjects = [finding.subject for finding in findings]
+    assert list(dict.fromkeys(subjects)) == [
+        "configuration",
+        "ports",
+        "partition",
+        "host dies",
+        "container dies",
+        "boots alone",
+        "engine",
+        "live-restore",
+        "container db",
+        "container web",
+        "peer",
+        "record",
+        "control_socket",
+        "port",
+        "agent",
+    ]
+
+
+SHOWN = """\
+ok       engine: unix:///x answers
+ERROR    container web: there is no such container on this host, which is a
+         sentence of more than one line
+         -> docker create --name web IMAGE, as on the other host; a line to copy stays one line
+warning  peer: it is silent"""
+
+
+def test_findings_fit_the_screen_and_a_fix_stays_one_line() -> None:
+    findings = [
+        Finding(Level.OK, "engine", "unix:///x answers"),
+        Finding(
+            Level.ERROR,
+            "container web",
+            "there is no such container on this host, which is a sentence of more than one line",
+            "docker create --name web IMAGE, as on the other host; a line to copy stays one line",
+        ),
+        Finding(Level.WARNING, "peer", "it is silent"),
+    ]
+
+    assert check.render(findings, Paint()) == SHOWN
+    assert check.summary(findings, ExitCode.FAILED) == (
+        "\n1 error, 1 warning: as it stands this node would not do its part."
+    )
+    assert check.summary([], ExitCode.FINE) == "\nall is well."
+    for line in check.render(findings, Paint()).splitlines():
+        assert len(line) <= output.WIDTH or "-> " in line
