@@ -609,6 +609,10 @@ def test_a_wrong_value_in_the_environment_names_the_variable(
         ('["a b"]', 'containers ("a b") is not a name that Docker gives to a container. '),
         ('["/web"]', 'containers ("/web") has a blank or a slash around the name. Write "web".'),
         (
+            str([f"c{number}" for number in range(129)]).replace("'", '"'),
+            "containers names 129 containers, and a heartbeat has room for 128. ",
+        ),
+        (
             '["db", "web", "db"]',
             (
                 'containers (["db", "web", "db"]) names db more than once. '

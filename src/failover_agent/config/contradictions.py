@@ -10,6 +10,7 @@ from failover_agent.config.mistakes import EXAMPLES, Source
 from failover_agent.config.values import shown
 from failover_agent.core.state import Role
 from failover_agent.errors import SecretError
+from failover_agent.protocol.wire import MOST_CONTAINERS
 
 if TYPE_CHECKING:
     from failover_agent.config import Keys
@@ -58,6 +59,12 @@ def _containers(source: Source, keys: Keys) -> None:
             key,
             f"({shown(names)}) names {', '.join(twice)} more than once",
             "Name each container once, where it belongs in the order of the start.",
+        )
+    elif len(names) > MOST_CONTAINERS:
+        source.add(
+            key,
+            f"names {len(names)} containers, and a heartbeat has room for {MOST_CONTAINERS}",
+            f"Name {MOST_CONTAINERS} or fewer: the ones that must move together.",
         )
 
 

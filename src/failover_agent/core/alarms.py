@@ -115,12 +115,7 @@ def _of_a_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[s
     if readiness is not Readiness.READY and settled_in:
         yield "not_ready", "; ".join(because)
     if state.durable.hold:
-        holder = state.durable.holder
-        role = "peer" if holder is None else holder.role
-        yield (
-            "held",
-            f"the {role} left its containers running: no takeover until it is back; {IF_OFF}",
-        )
+        yield "held", _why_held(state)
     strays = following.strays(state)
     if strays and state.phase is Phase.STANDBY:
         yield "stray_container", f"runs on a standby: {', '.join(strays)}"
@@ -130,6 +125,18 @@ def _of_a_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[s
         peer = state.peers[role]
         if reports.is_holding(peer, now, policy) and peer.health is Health.DEGRADED:
             yield "peer_degraded", f"a container is down on the {peer.role}"
+
+
+def _why_held(state: State) -> str:
+    holder = state.durable.holder
+    assert holder is not None
+    peer = state.peers.get(holder.role)
+    if peer is not None and peer.node_id not in (None, holder.node_id):
+        return (
+            f"the {holder.role} that left its containers running has lost its record:"
+            f" failover-agent takeover --peer-is-off on the {holder.role} ends the hold"
+        )
+    return f"the {holder.role} left its containers running: no takeover until it is back; {IF_OFF}"
 
 
 def _of_a_lone_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[str, str]]:

@@ -121,6 +121,7 @@ class ConflictSeen:
     """A message, received or answered, shows that the set-up is wrong; it was refused.
 
     `holding` and `may_lead` tell, for SAME_ROLE, whether the other node holds a term or could.
+    `received`: it was a message sent to us, so it tells nothing about where our endpoint leads.
     """
 
     kind: ConflictKind
@@ -128,6 +129,7 @@ class ConflictSeen:
     node_id: str = ""
     holding: bool = False
     may_lead: bool = False
+    received: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -68,6 +68,7 @@ def begin(turn: Turn, term: int, reason: Reason) -> None:
         turn.state,
         held_term=term,
         promoted_at_s=turn.now,
+        leading_at_s=turn.now,
         release=None,
         handover=None,
         moves_at_s=releasing.moves(turn.state, turn.now, turn.policy, reason),
@@ -99,7 +100,6 @@ def on_started(turn: Turn, event: ContainersStarted) -> None:
     turn.state = replace(
         turn.state,
         promoted_at_s=turn.now,
-        leading_at_s=turn.now,
         failures=0,
         failed_because="",
         not_able_until_s=0.0,
@@ -114,7 +114,6 @@ def on_start_failed(turn: Turn, event: StartFailed) -> None:
         return
     turn.state = replace(
         turn.state,
-        leading_at_s=turn.now,
         failures=turn.state.failures + 1,
         failed_because=f"{event.name}: {event.error}",
     )

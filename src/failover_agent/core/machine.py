@@ -248,11 +248,13 @@ def _on_conflict(turn: Turn, event: ConflictSeen) -> None:
         node_id=event.node_id,
         holding=event.holding,
         may_lead=event.may_lead,
+        received=event.received,
     )
+    source = "received" if event.received else "endpoint"
     counters = turn.state.counters
     turn.state = replace(
         turn.state,
-        conflicts={**turn.state.conflicts, event.kind: conflict},
+        conflicts={**turn.state.conflicts, f"{event.kind} {source}": conflict},
         counters=replace(counters, rejected=counters.rejected + 1),
     )
 

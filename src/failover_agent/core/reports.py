@@ -60,7 +60,11 @@ def may_receive(peer: PeerView, now: float, policy: Policy) -> bool:
 
 
 def active_conflict(state: State, now: float, policy: Policy) -> str:
-    """Why the set-up forbids this node to be a candidate, or "" (V9)."""
+    """Why the set-up forbids this node to be a candidate, or "" (V9).
+
+    Where our own endpoint leads says so, and a living rival for our role. A stranger who sends to
+    us is an alarm alone: it must not be able to keep a standby from taking over (S6).
+    """
     for conflict in state.conflicts.values():
         if now - conflict.seen_at_s > policy.promise_length_s:
             continue
@@ -68,7 +72,7 @@ def active_conflict(state: State, now: float, policy: Policy) -> str:
             outranked = conflict.holding or (conflict.may_lead and conflict.node_id < state.node_id)
             if outranked:
                 return conflict.detail
-        else:
+        elif not conflict.received:
             return conflict.detail
     return ""
 

@@ -383,6 +383,7 @@ class Conflict:
     node_id: str = ""
     holding: bool = False
     may_lead: bool = False
+    received: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,7 +410,7 @@ class State:
 
     `may_resume`: the agent was restarted, on the same boot, while it held its term (H6).
     `held_term`: the term this node holds, None when it holds none. `promoted_at_s`: when its
-    containers were last all started by a promotion. `leading_at_s`: since when it has been active.
+    containers were last all started by a promotion. `leading_at_s`: since when it may run its own.
     `start_job`, `stop_job`: the term of an order to the container lane that is not answered yet,
     and `stop_names` the containers it stops;
     `repairing`, `managing`: the containers with such an order each. `leaderless_at_s`: since when

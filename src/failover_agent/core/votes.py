@@ -101,6 +101,23 @@ def gives_way(state: State, policy: Policy, candidate: Role) -> bool:
     )
 
 
+def _is_promised_elsewhere(
+    state: State, now: float, request: VoteRequest, *, gives_way: bool
+) -> bool:
+    """Does a promise stand that forbids this candidate one of its own?
+
+    A hold is for a node id. When that node lost its record, nobody has the id any more: then an
+    operator's word on the node of the same role ends it (V8).
+    """
+    promise = standing_promise(state, now)
+    if promise is None or (promise.holder == state.me and gives_way):
+        return False
+    if promise.holder == Holder(request.sender.role, request.sender.node_id):
+        return False
+    by_operator = request.reason is Reason.OPERATOR and promise.holder.role is request.sender.role
+    return not (state.durable.hold and by_operator)
+
+
 def refusal_of_candidacy(
     state: State, now: float, policy: Policy, request: VoteRequest
 ) -> Refusal | None:
@@ -123,12 +140,7 @@ def refusal_of_candidacy(
     way = gives_way(state, policy, candidate.role)
     if state.candidacy is not None and not way:
         return Refusal.PREFERRED
-    promise = standing_promise(state, now)
-    if (
-        promise is not None
-        and promise.holder != candidate
-        and not (way and promise.holder == state.me)
-    ):
+    if _is_promised_elsewhere(state, now, request, gives_way=way):
         return Refusal.PROMISED
     if request.kind is VoteKind.CANDIDACY:
         lowest = durable.term if named or (way and durable.holder == state.me) else durable.term + 1

@@ -1,0 +1,1 @@
+"""LISTENS. Parse, ask, answer; it is handed what it asks, and knows nothing else."""

@@ -1,0 +1,203 @@
+"""The two servers: the port, for the other node and for readers; the control socket, for operators.
+
+What is bounded: the size of a request, the time it takes to arrive, how long a connection may idle,
+and how many there are (connections.py).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import stat
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
+from aiohttp.typedefs import Handler
+
+from failover_agent.errors import FailoverAgentError, PortInUseError
+from failover_agent.protocol.wire import MOST_BYTES
+from failover_agent.web.connections import Connections
+from failover_agent.web.context import Context, error
+from failover_agent.web.operator_api import OperatorApi
+from failover_agent.web.peer_api import PeerApi
+from failover_agent.web.public_api import PublicApi
+
+IDLE_S = 75.0
+SHUTDOWN_S = 1.0
+
+log = logging.getLogger(__name__)
+
+Start = Callable[[Connections], Awaitable[asyncio.Server]]
+
+
+@asynccontextmanager
+async def serve_public(context: Context, *, bind: str, port: int) -> AsyncIterator[int]:
+    """Listen on the port; yields its number, which the system chose where it was 0.
+
+    Raises PortInUseError, or FailoverAgentError where `bind` cannot be listened on.
+    """
+    role = context.policy.role
+
+    async def start(connections: Connections) -> asyncio.Server:
+        try:
+            return await asyncio.get_running_loop().create_server(connections, bind, port)
+        except OSError as problem:
+            if problem.errno == errno.EADDRINUSE:
+                raise PortInUseError(bind=bind, port=port, role=role) from problem
+            raise FailoverAgentError(
+                where=f'[{role}] bind = "{bind}", port = {port}',
+                what=f"cannot listen there ({problem.strerror or problem})",
+                todo="bind is an address of this host, or 0.0.0.0 for all of them; a port below "
+                "1024 needs root.",
+            ) from problem
+
+    routes = [*PeerApi(context).routes(), *PublicApi(context).routes()]
+    async with _serving(routes, start) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@asynccontextmanager
+async def serve_operator(context: Context, *, control_socket: Path) -> AsyncIterator[None]:
+    """Listen on the control socket, which is for our own user alone, and gone afterwards.
+
+    Replaces the socket of an agent that has died. Raises FailoverAgentError where another agent
+    listens, or the socket cannot be made.
+    """
+
+    async def start(connections: Connections) -> asyncio.Server:
+        listener = _bind(control_socket)
+        return await asyncio.get_running_loop().create_unix_server(connections, sock=listener)
+
+    public = PublicApi(context, everybody_reads=True)
+    async with _serving([*OperatorApi(context).routes(), *public.routes()], start):
+        mine = _inode(control_socket)
+        try:
+            yield
+        finally:
+            _remove(control_socket, mine)
+
+
+@asynccontextmanager
+async def _serving(routes: list[web.RouteDef], start: Start) -> AsyncIterator[asyncio.Server]:
+    connections = Connections()
+    app = web.Application(
+        middlewares=[connections.middleware(), _errors_as_json], client_max_size=MOST_BYTES
+    )
+    app.add_routes(routes)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        logger=_Log(log),
+        auto_decompress=False,
+        keepalive_timeout=IDLE_S,
+        shutdown_timeout=SHUTDOWN_S,
+    )
+    await runner.setup()
+    connections.server = runner.server
+    try:
+        server = await start(connections)
+        try:
+            yield server
+        finally:
+            server.close()
+    finally:
+        await runner.cleanup()
+
+
+class _Log(logging.LoggerAdapter[logging.Logger]):
+    """aiohttp tells of a stranger's broken request as of a fault of ours: not so in our log."""
+
+    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
+        if isinstance(kwargs.get("exc_info"), HttpProcessingError):
+            level = logging.DEBUG
+        super().log(level, msg, *args, **kwargs)
+
+
+def _inode(path: Path) -> int | None:
+    try:
+        return path.stat().st_ino
+    except OSError:
+        return None
+
+
+def _remove(control_socket: Path, mine: int | None) -> None:
+    """Leave nothing behind, and let alone what another agent has put there since."""
+    if mine is not None and _inode(control_socket) == mine:
+        with contextlib.suppress(OSError):
+            control_socket.unlink()
+
+
+@web.middleware
+async def _errors_as_json(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPNotFound:
+        return error(404, "not_found", f"There is nothing at {request.path!r:.100}.")
+    except web.HTTPMethodNotAllowed as problem:
+        allowed = ", ".join(sorted(problem.allowed_methods))
+        refusal = error(405, "method_not_allowed", f"Only {allowed} will do here.")
+        refusal.headers["Allow"] = allowed
+        return refusal
+    except web.HTTPRequestEntityTooLarge:
+        return error(413, "too_large", f"More than {MOST_BYTES} bytes.")
+    except (web.RequestPayloadError, ConnectionError):
+        return error(400, "malformed", "The request breaks off, or is not encoded as it says.")
+    except TimeoutError:
+        return error(408, "too_slow", "The request took too long to arrive.")
+
+
+def _bind(control_socket: Path) -> socket.socket:
+    """A socket with mode 0600 before anybody can connect: nobody can until it listens."""
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        control_socket.parent.mkdir(parents=True, exist_ok=True)
+        _make_room(control_socket)
+        listener.bind(str(control_socket))
+        control_socket.chmod(0o600)
+    except OSError as problem:
+        listener.close()
+        raise FailoverAgentError(
+            where=str(control_socket),
+            what=f"the control socket cannot be made ({problem.strerror or problem})",
+            todo="Run as root, or name a place that you may write to: control_socket in the "
+            "role's table of the configuration.",
+        ) from problem
+    except FailoverAgentError:
+        listener.close()
+        raise
+    return listener
+
+
+def _make_room(control_socket: Path) -> None:
+    """Remove a socket that nobody listens on any more, and nothing else."""
+    try:
+        mode = control_socket.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise FailoverAgentError(
+            where=str(control_socket),
+            what="there is a file here that is no socket",
+            todo="Move it away, or name another control_socket in the role's table of the "
+            "configuration.",
+        )
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(control_socket))
+        except ConnectionRefusedError:
+            control_socket.unlink()
+            return
+    raise FailoverAgentError(
+        where=str(control_socket),
+        what="another agent listens on this control socket",
+        todo=f"`fuser {control_socket}` names it: end it, or give each agent a control_socket of "
+        "its own.",
+    )

@@ -1,0 +1,100 @@
+"""POST /v1/heartbeat, /v1/vote, /v1/release: what the other node says. /v1/hello is for `check`."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import assert_never
+
+from aiohttp import web
+
+from failover_agent.core import reports
+from failover_agent.core.effects import ReplyToOperator
+from failover_agent.core.events import (
+    ConflictKind,
+    HeartbeatReceived,
+    ReleaseReceived,
+    VoteRequested,
+)
+from failover_agent.core.messages import Beat, ReleaseRequest, VoteRequest
+from failover_agent.protocol.auth import Denied, Heard, Signed
+from failover_agent.protocol.envelope import SIGNATURE_HEADER, Rival
+from failover_agent.protocol.wire import Answer, Hello, HelloAnswer, Kind, Request
+from failover_agent.web.context import Asked, Context, error
+
+BODY_TIMEOUT_S = 10.0
+
+
+class PeerApi:
+    """Verify, parse, ask, and sign what is answered."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def routes(self) -> list[web.RouteDef]:
+        """Where the other node speaks to us."""
+        return [web.post(f"/v1/{{kind:{'|'.join(Kind)}}}", self._converse)]
+
+    async def _converse(self, http: web.Request) -> web.Response:
+        judged = await self._judge(http)
+        if isinstance(judged, Denied):
+            return self._deny(judged, http.remote)
+        try:
+            answer = await self._answer_to(judged.request)
+        except TimeoutError:
+            detail = "this node did not decide in time, or could not save its decision"
+            refusal = self._context.keeper.refusal(judged.receipt, 503, "no_decision", detail)
+            return _send(503, refusal)
+        return _send(200, self._context.keeper.answer(judged.receipt, answer))
+
+    async def _judge(self, http: web.Request) -> Heard | Denied:
+        async with asyncio.timeout(BODY_TIMEOUT_S):
+            body = await http.read()
+        kind = Kind(http.match_info["kind"])
+        signature = http.headers.get(SIGNATURE_HEADER, "")
+        return self._context.keeper.admit(kind, signature, body, self._context.now())
+
+    async def _answer_to(self, request: Request) -> Answer:
+        if isinstance(request, Hello):
+            return HelloAnswer(self._context.version, self._context.get_state().phase)
+        answer = await self._context.ask(lambda request_id: _event(request_id, request))
+        assert not isinstance(answer, ReplyToOperator)
+        return answer
+
+    def _deny(self, denied: Denied, remote: str | None) -> web.Response:
+        """Refuse, and tell the core where the refusal shows a wrong set-up."""
+        if denied.conflict is not None:
+            detail = f"{denied.conflict.detail} (a message from {remote})"
+            self._context.post(replace(denied.conflict, detail=detail, received=True))
+        if denied.receipt is None:
+            return error(denied.status, denied.error, denied.detail)
+        rival = denied.rival
+        if rival is None and denied.error == ConflictKind.SAME_ROLE:
+            rival = self._this_node()
+        keeper = self._context.keeper
+        refusal = keeper.refusal(denied.receipt, denied.status, denied.error, denied.detail, rival)
+        return _send(denied.status, refusal)
+
+    def _this_node(self) -> Rival:
+        state, policy = self._context.get_state(), self._context.policy
+        may_lead = not reports.active_conflict(state, self._context.now(), policy)
+        return Rival(state.node_id, state.is_holding, may_lead)
+
+
+def _event(request_id: int, request: Beat | VoteRequest | ReleaseRequest) -> Asked:
+    match request:
+        case Beat():
+            return HeartbeatReceived(request_id, request)
+        case VoteRequest():
+            return VoteRequested(request_id, request)
+        case ReleaseRequest():
+            return ReleaseReceived(request_id, request)
+        case _:
+            assert_never(request)
+
+
+def _send(status: int, signed: Signed) -> web.Response:
+    headers = {SIGNATURE_HEADER: signed.signature} if signed.signature else {}
+    return web.Response(
+        status=status, body=signed.body, headers=headers, content_type="application/json"
+    )

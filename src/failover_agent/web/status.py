@@ -1,0 +1,193 @@
+"""GET /v1/status: what a node says of itself (design, section 8). Pure, and total for every state.
+
+Scripts rely on these names: fields are added, and never changed. What is unknown is null. Moments
+stay inside; what is told is how long ago they were, in seconds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from failover_agent.core import reports
+from failover_agent.core.state import (
+    ContainerState,
+    ContainerView,
+    PeerView,
+    Phase,
+    Policy,
+    Readiness,
+    Role,
+    State,
+)
+from failover_agent.protocol.envelope import PROTOCOL
+
+
+def status_of(
+    state: State,
+    policy: Policy,
+    now: float,
+    *,
+    cluster: str,
+    version: str,
+    pid: int,
+    rejected: Mapping[str, int],
+) -> dict[str, Any]:
+    """The whole status. `rejected`: how many messages were refused, by error code."""
+    not_ready = not_ready_because(state, policy, now)
+    lost_because = redundancy_lost_because(state, policy, now)
+    return {
+        "cluster": cluster,
+        "role": state.role,
+        "node_id": state.node_id,
+        "phase": state.phase,
+        "term": state.durable.term if state.held_term is None else state.held_term,
+        "reason": state.reason,
+        "since_s": _ago(state.since_s, now),
+        "version": version,
+        "protocol": PROTOCOL,
+        "pid": pid,
+        "paused": None,
+        "drained": None,
+        "held": _held(state, now),
+        "lease": _lease(state, policy),
+        "ready": not not_ready,
+        "not_ready_because": list(not_ready),
+        "failed_because": state.failed_because or None,
+        "peer": _peer(policy.others[0], state, policy, now) if policy.others else None,
+        "arbiter": _arbiter(state, policy, now),
+        "engine": {"reachable": state.engine.reachable, "error": state.engine.error or None},
+        "containers": [
+            _container(state.containers.get(name, ContainerView(name)), now)
+            for name in policy.containers
+        ],
+        "redundancy": {"ok": not lost_because, "lost_because": list(lost_because)},
+        "alarms": [
+            {"code": alarm.code, "sentence": alarm.sentence, "since_s": _ago(alarm.since_s, now)}
+            for alarm in state.alarms.values()
+        ],
+        "overlap": _overlap(state, now),
+        "counters": {
+            "promotions": state.counters.promotions,
+            "overlaps": state.counters.overlaps,
+            "stale": state.counters.stale,
+            "rejected": dict(sorted(rejected.items())),
+        },
+    }
+
+
+def not_ready_because(state: State, policy: Policy, now: float) -> tuple[str, ...]:
+    """Why this node is not what it should be; empty for an active one with all containers up, and
+    for a standby that could take over (GET /readyz).
+    """
+    if state.phase is Phase.ACTIVE:
+        views = [state.containers.get(name, ContainerView(name)) for name in policy.containers]
+        return tuple(
+            f"{view.name} is {view.state}: {view.detail}"
+            for view in views
+            if view.state is not ContainerState.UP
+        )
+    if state.phase is Phase.STANDBY:
+        return reports.readiness(state, now, policy)[1]
+    return (f"this node is {state.phase}",)
+
+
+def redundancy_lost_because(state: State, policy: Policy, now: float) -> tuple[str, ...]:
+    """Why the next failure would be an outage: one sentence for each member that could not help."""
+    because: list[str] = []
+    if not state.is_holding:
+        readiness, reasons = reports.readiness(state, now, policy)
+        if readiness is not Readiness.READY:
+            because.append(f"this node is not ready: {'; '.join(reasons)}")
+    for role in policy.others if policy.arbiter is None else (*policy.others, policy.arbiter):
+        view = state.peers.get(role, PeerView(role))
+        if not is_reachable(view, policy, now):
+            never = "" if view.heard_at_s is not None else ", and never was since this agent began"
+            error = f" ({view.error})" if view.error else ""
+            because.append(f"the {role} is not heard{never}{error}")
+        elif not view.holding and view.readiness in (Readiness.DIFFERS, Readiness.CANNOT):
+            because.append(f"the {role} is not ready: {'; '.join(view.not_ready_because)}")
+    return tuple(because)
+
+
+def is_reachable(view: PeerView, policy: Policy, now: float) -> bool:
+    """Was it heard within heartbeat_timeout?"""
+    return view.heard_at_s is not None and now - view.heard_at_s < policy.heartbeat_timeout_s
+
+
+def _peer(role: Role, state: State, policy: Policy, now: float) -> dict[str, Any]:
+    view = state.peers.get(role, PeerView(role))
+    was_heard = view.heard_at_s is not None
+    return {
+        "role": role,
+        "reachable": is_reachable(view, policy, now),
+        "phase": view.phase,
+        "term": view.term,
+        "heartbeat_age_s": _ago(view.heard_at_s, now),
+        "ready": None if view.readiness is None else view.readiness is Readiness.READY,
+        "not_ready_because": list(view.not_ready_because) if was_heard else None,
+        "node_id": view.node_id,
+        "health": view.health,
+        "error": view.error or None,
+    }
+
+
+def _arbiter(state: State, policy: Policy, now: float) -> dict[str, Any] | None:
+    if policy.arbiter is None:
+        return None
+    view = state.peers.get(policy.arbiter, PeerView(policy.arbiter))
+    return {"kind": policy.arbiter, "reachable": is_reachable(view, policy, now)}
+
+
+def _lease(state: State, policy: Policy) -> dict[str, Any]:
+    is_required = policy.arbiter is not None
+    return {
+        "required": is_required,
+        "held": state.is_holding if is_required else None,
+        "remaining_s": None,
+        "votes": [],
+    }
+
+
+def _held(state: State, now: float) -> dict[str, Any] | None:
+    """The hold that stands (V8): the one we promised, or the one that we leave behind."""
+    leaves = state.is_holding and state.stopping is not None and state.stopping.leave
+    if not leaves and not state.durable.hold:
+        return None
+    holder = state.me if leaves else state.durable.holder
+    alarm = state.alarms.get("held")
+    return {
+        "by": None if holder is None else holder.role,
+        "since_s": None if alarm is None else _ago(alarm.since_s, now),
+    }
+
+
+def _container(view: ContainerView, now: float) -> dict[str, Any]:
+    is_down = view.state is ContainerState.DOWN
+    return {
+        "name": view.name,
+        "state": view.state,
+        "detail": view.detail,
+        "down_for_s": _ago(view.down_since_s, now) if is_down else None,
+        "restarts": view.restarts,
+    }
+
+
+def _overlap(state: State, now: float) -> dict[str, Any] | None:
+    """The last time two actives met: how long ago that began, and how long it lasted, if it did."""
+    overlap = state.overlap
+    if overlap is None:
+        return None
+    ended_at_s = overlap.ended_at_s
+    return {
+        "since_s": _ago(overlap.began_at_s, now),
+        "lasted_s": None if ended_at_s is None else _ago(overlap.began_at_s, ended_at_s),
+    }
+
+
+def _ago(moment_s: float | None, now: float) -> float | None:
+    """How long ago, to the millisecond; None for never, and for what is not a moment at all."""
+    if moment_s is None or not math.isfinite(now - moment_s):
+        return None
+    return round(max(0.0, now - moment_s), 3)

@@ -1,0 +1,314 @@
+"""GET /v1/status: what scripts rely on, for every state there can be."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from failover_agent.core.state import (
+    Alarm,
+    ContainerState,
+    ContainerView,
+    Counters,
+    Durable,
+    EngineView,
+    Holder,
+    Overlap,
+    PeerView,
+    Phase,
+    Policy,
+    Readiness,
+    Reason,
+    Role,
+    State,
+    Stopping,
+)
+from failover_agent.web.status import not_ready_because, status_of
+
+NOW = 1000.0
+POLICY = Policy(role=Role.PRIMARY, containers=("db", "web"), heartbeat_timeout_s=10.0)
+
+
+def _container(name: str) -> ContainerView:
+    return ContainerView(
+        name=name, state=ContainerState.UP, detail="running (healthy)", exists=True, alive=True
+    )
+
+
+STATE = State(
+    role=Role.PRIMARY,
+    node_id="aa",
+    run_id="a1",
+    may_resume=False,
+    durable=Durable(term=7, holder=Holder(Role.PRIMARY, "aa"), released=False),
+    phase=Phase.ACTIVE,
+    reason=Reason.FIRST_START,
+    since_s=NOW - 812.4,
+    started_at_s=NOW - 820.0,
+    stepped_at_s=NOW,
+    next_beat_at_s=NOW + 1,
+    held_term=7,
+    engine=EngineView(reachable=True),
+    containers={"db": _container("db"), "web": _container("web")},
+    peers={
+        Role.BACKUP: PeerView(
+            Role.BACKUP,
+            node_id="bb",
+            heard_at_s=NOW - 0.4,
+            phase=Phase.STANDBY,
+            term=7,
+            readiness=Readiness.READY,
+        )
+    },
+)
+STANDBY = replace(
+    STATE,
+    phase=Phase.STANDBY,
+    held_term=None,
+    containers={
+        name: replace(view, state=ContainerState.DOWN, detail="exited (0)", alive=False)
+        for name, view in STATE.containers.items()
+    },
+    peers={Role.BACKUP: replace(STATE.peers[Role.BACKUP], phase=Phase.ACTIVE, holding=True)},
+)
+
+
+def _status(state: State = STATE, now: float = NOW, **fields: Any) -> dict[str, Any]:
+    status = status_of(
+        state,
+        replace(POLICY, **fields),
+        now,
+        cluster="shop",
+        version="0.1.0",
+        pid=4711,
+        rejected={"replayed": 2, "not_authentic": 1},
+    )
+    told: dict[str, Any] = json.loads(json.dumps(status, allow_nan=False))
+    return told
+
+
+def _peer(**fields: Any) -> State:
+    return replace(STATE, peers={Role.BACKUP: replace(STATE.peers[Role.BACKUP], **fields)})
+
+
+def test_an_active_node_says_all_that_scripts_rely_on() -> None:
+    status = _status()
+
+    assert {
+        "cluster": "shop",
+        "role": "primary",
+        "phase": "active",
+        "term": 7,
+        "reason": "first_start",
+        "since_s": 812.4,
+        "version": "0.1.0",
+        "protocol": 1,
+        "paused": None,
+        "lease": {"required": False, "held": None, "remaining_s": None, "votes": []},
+        "arbiter": None,
+        "redundancy": {"ok": True, "lost_because": []},
+        "alarms": [],
+        "held": None,
+        "drained": None,
+        "pid": 4711,
+    }.items() <= status.items()
+    assert {
+        "role": "backup",
+        "reachable": True,
+        "phase": "standby",
+        "term": 7,
+        "heartbeat_age_s": 0.4,
+        "ready": True,
+        "not_ready_because": [],
+    }.items() <= status["peer"].items()
+    assert status["containers"][1] == {
+        "name": "web",
+        "state": "up",
+        "detail": "running (healthy)",
+        "down_for_s": None,
+        "restarts": 0,
+    }
+    assert [container["name"] for container in status["containers"]] == ["db", "web"]
+
+
+def test_what_is_added_helps_to_see_why() -> None:
+    status = _status(
+        replace(
+            STATE,
+            failed_because="web did not start",
+            overlap=Overlap(NOW - 60, NOW - 58.5),
+            counters=Counters(stale=3, promotions=1),
+        )
+    )
+
+    assert status["node_id"] == "aa"
+    assert status["ready"] is True
+    assert status["not_ready_because"] == []
+    assert status["failed_because"] == "web did not start"
+    assert status["overlap"] == {"since_s": 60.0, "lasted_s": 1.5}
+    assert status["engine"] == {"reachable": True, "error": None}
+    assert status["counters"] == {
+        "promotions": 1,
+        "overlaps": 0,
+        "stale": 3,
+        "rejected": {"not_authentic": 1, "replayed": 2},
+    }
+
+
+def test_a_peer_never_heard_is_not_reachable_and_the_rest_is_null() -> None:
+    status = _status(replace(STATE, peers={Role.BACKUP: PeerView(Role.BACKUP)}))
+
+    assert status["peer"] == {
+        "role": "backup",
+        "reachable": False,
+        "phase": None,
+        "term": None,
+        "heartbeat_age_s": None,
+        "ready": None,
+        "not_ready_because": None,
+        "node_id": None,
+        "health": None,
+        "error": None,
+    }
+    assert status["redundancy"] == {
+        "ok": False,
+        "lost_because": ["the backup is not heard, and never was since this agent began"],
+    }
+
+
+def test_a_peer_is_reachable_within_heartbeat_timeout() -> None:
+    assert _status(_peer(heard_at_s=NOW - 9.99))["peer"]["reachable"] is True
+
+    silent = _status(_peer(heard_at_s=NOW - 10.0, error="no connection"))
+
+    assert silent["peer"]["reachable"] is False
+    assert silent["peer"]["heartbeat_age_s"] == 10.0
+    assert silent["peer"]["phase"] == "standby"
+    assert silent["redundancy"]["lost_because"] == ["the backup is not heard (no connection)"]
+
+
+def test_a_peer_that_could_not_take_over_is_no_redundancy() -> None:
+    status = _status(
+        _peer(readiness=Readiness.CANNOT, not_ready_because=("web: gone", "disk full"))
+    )
+
+    assert status["peer"]["ready"] is False
+    assert status["peer"]["not_ready_because"] == ["web: gone", "disk full"]
+    assert status["redundancy"] == {
+        "ok": False,
+        "lost_because": ["the backup is not ready: web: gone; disk full"],
+    }
+
+
+def test_a_standby_that_could_not_take_over_is_no_redundancy_either() -> None:
+    lost = replace(STANDBY, engine=EngineView(reachable=False, error="no socket"))
+
+    assert _status(STANDBY)["redundancy"] == {"ok": True, "lost_because": []}
+    assert _status(lost)["redundancy"] == {
+        "ok": False,
+        "lost_because": ["this node is not ready: the Docker Engine does not answer: no socket"],
+    }
+    assert _status(lost)["engine"] == {"reachable": False, "error": "no socket"}
+
+
+def test_a_container_that_is_down_says_for_how_long() -> None:
+    down = replace(
+        _container("web"),
+        state=ContainerState.DOWN,
+        detail="exited (137)",
+        down_since_s=NOW - 4.2,
+        restarts=2,
+    )
+    status = _status(replace(STATE, containers={**STATE.containers, "web": down}))
+
+    assert status["containers"][1] == {
+        "name": "web",
+        "state": "down",
+        "detail": "exited (137)",
+        "down_for_s": 4.2,
+        "restarts": 2,
+    }
+    assert status["ready"] is False
+    assert status["not_ready_because"] == ["web is down: exited (137)"]
+
+
+def test_a_container_that_was_down_is_up_while_it_settles() -> None:
+    settling = replace(_container("web"), down_since_s=NOW - 4.2)
+
+    status = _status(replace(STATE, containers={**STATE.containers, "web": settling}))
+
+    assert status["containers"][1]["down_for_s"] is None
+
+
+def test_a_container_not_seen_yet_is_unknown() -> None:
+    status = _status(replace(STATE, containers={}))
+
+    assert [container["state"] for container in status["containers"]] == ["unknown", "unknown"]
+
+
+def test_alarms_say_since_when() -> None:
+    alarm = Alarm("redundancy_lost", "nothing is heard from the backup", NOW - 5)
+
+    assert _status(replace(STATE, alarms={alarm.code: alarm}))["alarms"] == [
+        {
+            "code": "redundancy_lost",
+            "sentence": "nothing is heard from the backup",
+            "since_s": 5.0,
+        }
+    ]
+
+
+def test_a_hold_says_who_asked_for_it() -> None:
+    held = replace(
+        STANDBY,
+        durable=replace(STANDBY.durable, holder=Holder(Role.BACKUP, "bb"), hold=True),
+        alarms={"held": Alarm("held", "left running", NOW - 30)},
+    )
+    leaving = replace(STATE, stopping=Stopping(asked_at_s=NOW, leave=True))
+
+    assert _status(held)["held"] == {"by": "backup", "since_s": 30.0}
+    assert _status(leaving)["held"] == {"by": "primary", "since_s": None}
+    assert _status(replace(STATE, stopping=Stopping(NOW, leave=False)))["held"] is None
+
+
+def test_an_arbiter_makes_a_lease() -> None:
+    status = _status(arbiter=Role.WITNESS)
+
+    assert status["arbiter"] == {"kind": "witness", "reachable": False}
+    assert status["lease"] == {"required": True, "held": True, "remaining_s": None, "votes": []}
+    assert "the witness is not heard" in status["redundancy"]["lost_because"][0]
+
+
+def test_the_term_is_the_one_held_or_else_the_highest_granted() -> None:
+    assert _status(replace(STATE, held_term=6))["term"] == 6
+    assert _status(STANDBY)["term"] == 7
+
+
+def test_ready_is_an_active_with_all_up_or_a_standby_that_could_take_over() -> None:
+    unknown = replace(_container("db"), state=ContainerState.UNKNOWN, detail="engine gone")
+
+    assert not_ready_because(STATE, POLICY, NOW) == ()
+    assert not_ready_because(STANDBY, POLICY, NOW) == ()
+    assert not_ready_because(
+        replace(STATE, containers={**STATE.containers, "db": unknown}), POLICY, NOW
+    ) == ("db is unknown: engine gone",)
+    assert not_ready_because(
+        replace(STANDBY, record_error="No space left on device"), POLICY, NOW
+    ) == ("the record cannot be written: No space left on device",)
+    for phase in set(Phase) - {Phase.ACTIVE, Phase.STANDBY}:
+        assert not_ready_because(replace(STATE, phase=phase), POLICY, NOW) == (
+            f"this node is {phase}",
+        )
+
+
+@given(st.from_type(State), st.from_type(Policy), st.floats())
+def test_every_state_has_a_status(state: State, policy: Policy, now: float) -> None:
+    others = (*policy.others, *([policy.arbiter] if policy.arbiter else []))
+    state = replace(state, peers={**{role: PeerView(role) for role in others}, **state.peers})
+
+    status = status_of(state, policy, now, cluster="shop", version="0.1.0", pid=1, rejected={})
+
+    json.dumps(status, allow_nan=False)
+    assert not [key for key in _status() if key not in status]
