@@ -58,7 +58,7 @@ from failover_agent.core.events import (
 )
 from failover_agent.core.messages import LONGEST_LEASE_S, Beat, BeatAnswer
 from failover_agent.core.plan import Step
-from failover_agent.core.state import HOLDING_PHASES, Conflict, Holder, Policy, Role, State
+from failover_agent.core.state import HOLDING_PHASES, Conflict, Holder, Phase, Policy, Role, State
 from failover_agent.core.turn import Turn
 
 __all__ = ["Step", "next_deadline", "step"]
@@ -210,6 +210,8 @@ def _take_beat(turn: Turn, beat: Beat) -> None:
     turn.set_peer(peer)
     _wait_as_long_as_told(turn, beat)
     if peer.holding:
+        if peer.phase is Phase.ACTIVE:
+            turn.state = replace(turn.state, prepared_for=None)
         leading.on_peer_holding(turn, peer, beat)
         return
     leading.on_peer_not_holding(turn)

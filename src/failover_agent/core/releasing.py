@@ -193,7 +193,7 @@ def stop_without_taker(turn: Turn) -> None:
     assert stopping is not None
     if stopping.host_is_shutting_down:
         demote(turn, turn.policy.others[0], Reason.AGENT_STOPPING)
-    elif not stopping.leave:
+    else:
         turn.state = replace(
             turn.state,
             stopping=replace(stopping, leave=True, asked_at_s=turn.now),

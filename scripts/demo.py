@@ -1,0 +1,135 @@
+"""The main job, watched: two hosts with a real Docker Engine each, two agents, two disasters.
+
+`make demo` runs it; `make demo KEEP=1` leaves the pair running and says how to look at it.
+"""
+
+import os
+import sys
+import textwrap
+from collections.abc import Callable
+
+from tests.lab.agent import default_command
+from tests.lab.lab import Lab, Node
+from tests.lab.service import Spec
+from tests.lab.truth import now_s
+from tests.lab.until import until
+
+WIDTH = 80
+LIMIT_S = 60
+TIMINGS = {
+    "cluster": "shop",
+    "heartbeat_interval": 0.5,
+    "check_heartbeat_interval": 0.5,
+    "heartbeat_timeout": 3.0,
+    "startup_grace_period": 2.0,
+    "restart_grace_period": 4.0,
+}
+
+
+def title(text: str) -> None:
+    print(f"\n{'=' * WIDTH}\n{text}\n{'=' * WIDTH}", flush=True)
+
+
+def say(text: str) -> None:
+    print("\n" + textwrap.fill(text, WIDTH), flush=True)
+
+
+def show(node: Node, *arguments: str) -> None:
+    """Run the command line on a host as its operator would, and show what it prints."""
+    print(f"\n{node.name}# failover-agent {' '.join(arguments)}", flush=True)
+    print(node.agent.cli(*arguments).stdout.rstrip(), flush=True)
+
+
+def wait(condition: Callable[[], object], what: str) -> None:
+    until(condition, LIMIT_S, what)
+
+
+def is_redundant(node: Node) -> bool:
+    """Active, with a standby that could take over."""
+    try:
+        status = node.agent.status()
+    except OSError:
+        return False
+    return bool(status["phase"] == "active" and status["redundancy"]["ok"])
+
+
+def serves(lab: Lab, node: Node) -> bool:
+    """Do all containers run on this host, by their own word?"""
+    return {name for _, name in lab.truth.running_now(node.name)} == {"db", "web"}
+
+
+def measure(lab: Lab, since_s: float, what: str) -> None:
+    print(f"\n  {what}: web was away for {lab.truth.downtime('web', since_s):.1f} s")
+    overlaps = lab.truth.overlaps()
+    print(f"  containers that ever ran on both hosts at once: {len(overlaps)}", flush=True)
+
+
+def play(lab: Lab) -> None:
+    a, b = lab.a, lab.b
+    for node in (a, b):
+        version = node.docker("version", "--format", "{{.Server.Version}}").strip()
+        print(f"  {node.name}  {node.address}  Docker Engine {version}, containers: db, web")
+
+    title("1. The pair starts")
+    print("\nhost-a# failover-agent run --role primary")
+    print("host-b# failover-agent run --role backup", flush=True)
+    lab.start_pair(TIMINGS)
+    wait(lambda: is_redundant(a), "the primary is active and the backup ready")
+    show(a, "status")
+
+    title("2. A container dies, and cannot be brought back")
+    say(
+        "web on host-a is killed, and its program is broken: each start ends at once. The agent"
+        " tries to repair it for restart_grace_period (4 s), then hands the whole group over."
+    )
+    a.services["web"].break_process()
+    died_at_s = now_s()
+    a.services["web"].kill()
+    wait(lambda: serves(lab, b), "host-b runs everything")
+    measure(lab, died_at_s, "container failure")
+    a.services["web"].mend_process()
+    wait(lambda: is_redundant(b), "host-a is ready again")
+    show(b, "status")
+
+    title("3. The active host loses power")
+    say("host-b goes dark: engine, containers and agent at once. heartbeat_timeout: 3 seconds.")
+    died_at_s = now_s()
+    b.crash()
+    wait(lambda: serves(lab, a), "host-a runs everything")
+    measure(lab, died_at_s, "host crash")
+
+    title("4. It comes back, as standby")
+    b.boot()
+    lab.start_agent(b, "backup", TIMINGS)
+    wait(lambda: is_redundant(a), "host-b is back as standby")
+    show(b, "status")
+
+    title("5. What happened, and why")
+    show(a, "history")
+
+
+def main() -> int:
+    began_at_s = now_s()
+    title("failover-agent: two hosts on this machine, a real Docker Engine on each")
+    with Lab(["db", Spec("web", port=8080)]) as lab:
+        play(lab)
+        print(f"\n  the demonstration took {now_s() - began_at_s:.0f} s")
+        if os.environ.get("KEEP"):
+            keep(lab)
+    return 0
+
+
+def keep(lab: Lab) -> None:
+    """Leave the pair running, and say how to look at it and how to end it."""
+    title("KEEP=1: the pair goes on running")
+    program = " ".join(default_command())
+    for node, role in ((lab.a, "primary"), (lab.b, "backup")):
+        enter = f"nsenter -t {node.host.pid} --net --pid --mount"
+        print(f"  {node.name}:  {enter} env FAILOVER_AGENT_ROLE={role} \\")
+        print(f"             {program} status --watch")
+    print("  end it:  " + f"{sys.executable} -m tests.lab.ground {lab.folder}")
+    lab.keep()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,151 @@
+"""A switch with a cable to each host, and the ways to cut them.
+
+The switch is a bridge in a network namespace of its own, held by one small process. A cable is a
+veth pair from there into a host's namespace, so a host that ends takes its cable along, and the
+machine's own interfaces and firewall see nothing of it all.
+
+A cut is a rule at the switch that drops IP packets: whoever sends waits for an answer and gets no
+error, as behind a broken router. `unplug` takes the link down, as a crash does.
+"""
+
+import subprocess
+from pathlib import Path
+from typing import Protocol
+
+from tests.lab import ground
+from tests.lab.process import service_environment
+
+# Ends with the lab (its end of the pipe closes) unless it is told to stay.
+_HOLD = 'read -r word; [ "$word" = stay ] && exec sleep infinity'
+
+
+class Named(Protocol):
+    """Whatever has the name of a host."""
+
+    @property
+    def name(self) -> str:
+        """The host's name, which is also the name of its port at the switch."""
+
+
+class Network:
+    """The wires of one lab. Needs root."""
+
+    def __init__(self, folder: Path) -> None:
+        """`folder` is the lab's."""
+        self._cuts: set[tuple[str, str]] = set()  # from, to
+        self._ports: list[str] = []
+        self._loss_percent = 0
+        self._switch = subprocess.Popen(
+            ["unshare", "--net", "sh", "-c", f"echo up; {_HOLD}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            env=service_environment(),
+            start_new_session=True,
+        )
+        ground.record(folder, self._switch.pid)
+        assert self._switch.stdout is not None
+        if self._switch.stdout.readline() != b"up\n":
+            raise RuntimeError("no network namespace: the lab needs root")
+        self._ip("link add switch type bridge", "link set switch up")
+
+    @property
+    def pid(self) -> int:
+        """The process that holds the switch."""
+        return self._switch.pid
+
+    def plug(self, name: str, init_pid: int, address: str) -> None:
+        """Gives the host with this INIT an eth0 with this address, and a MAC that goes with it:
+        who knew the host before a reboot still knows it after.
+        """
+        mac = "02:00:" + ":".join(f"{int(byte):02x}" for byte in address.split("."))
+        if name not in self._ports:
+            self._ports.append(name)
+        self._ip(
+            f"link add {name} type veth peer name eth0 address {mac} netns {init_pid}",
+            f"link set {name} master switch up",
+        )
+        _ip_in(init_pid, f"addr add {address}/24 dev eth0", "link set eth0 up")
+
+    def unplug(self, name: str) -> None:
+        """The link is down; what is still on its way is lost."""
+        self._ip(f"link set {name} down")
+
+    def remove(self, name: str) -> None:
+        """The cable of a host that has ended. Does nothing where the kernel was quicker."""
+        self._ip(f"link del {name}", check=False)
+
+    def cut(self, source: Named, target: Named) -> None:
+        """One way: nothing from `source` reaches `target` any more."""
+        self._cuts.add((source.name, target.name))
+        self._apply()
+
+    def cut_both(self, one: Named, other: Named) -> None:
+        """Both ways between these two; a third host still reaches both."""
+        self._cuts |= {(one.name, other.name), (other.name, one.name)}
+        self._apply()
+
+    def isolate(self, host: Named) -> None:
+        """Both ways between this host and all others."""
+        for port in self._ports:
+            if port != host.name:
+                self._cuts |= {(host.name, port), (port, host.name)}
+        self._apply()
+
+    def loss(self, percent: int) -> None:
+        """Of all packets between hosts, so many at random never arrive."""
+        self._loss_percent = percent
+        self._apply()
+
+    def heal(self) -> None:
+        """All cables are whole again."""
+        self._cuts.clear()
+        self._loss_percent = 0
+        self._apply()
+
+    def stay(self) -> None:
+        """The switch outlives this process."""
+        assert self._switch.stdin is not None
+        self._switch.stdin.write(b"stay\n")
+        self._switch.stdin.flush()
+
+    def close(self) -> None:
+        self._switch.kill()
+        self._switch.wait()
+        for pipe in (self._switch.stdin, self._switch.stdout):
+            assert pipe is not None
+            pipe.close()
+
+    def _apply(self) -> None:
+        """One transaction: the rules as they now are, in the place of those that were."""
+        rules = [
+            f'iifname "{source}" oifname "{target}" ether type ip drop'
+            for source, target in sorted(self._cuts)
+        ]
+        if self._loss_percent:
+            rules.append(f"ether type ip numgen random mod 100 < {self._loss_percent} drop")
+        chain = "\n".join(["type filter hook forward priority 0", *rules])
+        table = f"table bridge lab {{\nchain forward {{\n{chain}\n}}\n}}\n"
+        _in_network(
+            self.pid, ["nft", "-f", "-"], "add table bridge lab\ndelete table bridge lab\n" + table
+        )
+
+    def _ip(self, *lines: str, check: bool = True) -> None:
+        _ip_in(self.pid, *lines, check=check)
+
+
+def _ip_in(pid: int, *lines: str, check: bool = True) -> None:
+    _in_network(pid, ["ip", "-batch", "-"], "\n".join(lines) + "\n", check=check)
+
+
+def _in_network(pid: int, command: list[str], text: str, *, check: bool = True) -> None:
+    done = subprocess.run(
+        ["nsenter", f"--net=/proc/{pid}/ns/net", *command],
+        input=text,
+        capture_output=True,
+        text=True,
+        env=service_environment(),
+        check=False,
+        timeout=30,
+    )
+    if check and done.returncode != 0:
+        raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}\n{text}")

@@ -1,0 +1,128 @@
+"""Hosts that die, wires that are cut, pairs that start: truth taken from the containers."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+
+from tests.lab.lab import Lab, Node
+from tests.lab.pair import (
+    LIMIT_S,
+    alarms,
+    assert_never_two,
+    runs_all,
+    start_pair,
+    status,
+    term,
+    wait_moved,
+    wait_redundant,
+    watch,
+)
+from tests.lab.truth import now_s
+from tests.lab.until import until
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+
+INTERVAL_S = 0.4  # heartbeat_interval of the lab
+TIMEOUT_S = 3.0  # heartbeat_timeout of the lab
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab(["db", "web"]) as lab:
+        yield lab
+
+
+def test_a_crashed_host_is_replaced_and_comes_back_as_standby(lab: Lab) -> None:
+    start_pair(lab)
+    crashed_at_s = now_s()
+    lab.a.crash()
+    wait_moved(lab, lab.b, crashed_at_s, "host crash")
+    first = lab.truth.first_tick_after(crashed_at_s, host="host-b")
+    assert first is not None
+    assert first - crashed_at_s > TIMEOUT_S - INTERVAL_S, "not before heartbeat_timeout"
+    assert status(lab.b)["reason"] == "peer_silent"
+    lab.a.boot()
+    lab.start_agent(lab.a, "primary")
+    wait_redundant(lab, lab.b)
+    assert status(lab.a)["phase"] == "standby"
+    assert term(lab.a) == term(lab.b)
+    watch(lab, 2 * TIMEOUT_S, lab.b)
+    assert_never_two(lab)
+
+
+def test_five_cold_starts_give_one_active_each(lab: Lab) -> None:
+    for attempt in range(5):
+        begun_at_s = now_s()
+        lab.start_pair()
+        until(lambda: is_settled(lab), LIMIT_S, f"start {attempt + 1}: one active, one standby")
+        active = lab.a if status(lab.a)["phase"] == "active" else lab.b
+        wait_redundant(lab, active)
+        assert {host for host, _ in lab.truth.starts(begun_at_s)} == {active.name}
+        for node in (lab.a, lab.b):
+            forget(node)
+    assert_never_two(lab)
+
+
+def is_settled(lab: Lab) -> bool:
+    return {status(node).get("phase") for node in (lab.a, lab.b)} == {"active", "standby"}
+
+
+def forget(node: Node) -> None:
+    """As on the first day: no agent, no record, nothing running."""
+    node.agent.sigkill()
+    node.agent.wait()
+    for service in node.services.values():
+        service.stop()
+    shutil.rmtree(node.host.path("/var/lib/failover-agent"))
+
+
+def test_a_cut_wire_makes_two_until_first_contact_and_then_one(lab: Lab) -> None:
+    start_pair(lab)
+    lab.network.cut_both(lab.a.host, lab.b.host)
+    until(lambda: runs_all(lab, lab.b), LIMIT_S, "under availability the standby takes over")
+    until(lambda: "redundancy_lost" in alarms(lab.a), LIMIT_S, "the active misses its peer")
+    assert runs_all(lab, lab.a), "and the active goes on"
+    healed_at_s = now_s()
+    lab.network.heal()
+    lab.a.agent.wait_phase("standby")
+    wait_redundant(lab, lab.b)
+    assert not lab.truth.running_now("host-a")
+    overlaps = lab.truth.overlaps()
+    both_s = max(overlap.seconds for overlap in overlaps)
+    after_s = max(overlap.start_s + overlap.seconds for overlap in overlaps) - healed_at_s
+    print(f"overlap: {both_s:.2f} s in all, {after_s:.2f} s of it after the wire was healed")
+    told = status(lab.b)["overlap"]
+    print(f"overlap as told by the agent: {told}")
+    assert told is not None
+    history = lab.a.agent.cli("history").stdout
+    assert "newer_term" in history
+
+
+def test_a_standby_that_dies_is_missed_and_nothing_moves(lab: Lab) -> None:
+    start_pair(lab)
+    before = term(lab.a)
+    since_s = now_s()
+    lab.b.crash()
+    until(lambda: "redundancy_lost" in alarms(lab.a), LIMIT_S, "the active says so")
+    watch(lab, TIMEOUT_S, lab.a)
+    assert term(lab.a) == before
+    assert not lab.truth.starts(since_s)
+
+
+def test_the_default_timings_take_over_after_ten_seconds(lab: Lab) -> None:
+    defaults = {
+        "heartbeat_interval": 1.0,
+        "check_heartbeat_interval": 1.0,
+        "heartbeat_timeout": 10.0,
+        "startup_grace_period": 20.0,
+        "restart_grace_period": 30.0,
+    }
+    start_pair(lab, **defaults)
+    crashed_at_s = now_s()
+    lab.a.crash()
+    wait_moved(lab, lab.b, crashed_at_s, "host crash with the default timings")
+    first = lab.truth.first_tick_after(crashed_at_s, host="host-b")
+    assert first is not None
+    assert first - crashed_at_s > 9.0, "a beat may have been on its way, no more"
+    assert_never_two(lab)

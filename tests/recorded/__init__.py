@@ -1,0 +1,1 @@
+"""What real engines said, and the script that asked them."""
