@@ -235,7 +235,8 @@ def on_prepare_failed(turn: Turn, event: VoteFailed) -> None:
 def on_peer_holding(turn: Turn, peer: PeerView, beat: Beat) -> None:
     """Another node leads while we hold a term: the lower (term, preference) stops at once.
 
-    Only a plain pair under `availability` gets here with both running; the overlap is measured.
+    Only a plain pair under `availability` gets here with both running; the overlap is measured. One
+    that could start nothing gives way to one that is active, whatever the terms.
     """
     state, policy = turn.state, turn.policy
     if state.held_term is None:
@@ -244,8 +245,19 @@ def on_peer_holding(turn: Turn, peer: PeerView, beat: Beat) -> None:
     theirs = (beat.term, policy.preference(peer.role))
     _note_overlap(turn, beat)
     handover = turn.state.handover
-    if theirs > mine and (handover is None or not handover.is_stopping):
+    if handover is not None and handover.is_stopping:
+        return
+    runs_nothing = state.phase is Phase.FAILED and reports.running(state) == 0
+    if runs_nothing and beat.phase is Phase.ACTIVE:
+        releasing.demote(turn, peer.role, Reason.START_FAILED)
+    elif theirs > mine and _serves(beat):
         releasing.demote(turn, None, Reason.NEWER_TERM)
+
+
+def _serves(beat: Beat) -> bool:
+    """Does this holder run the service, or is it about to? One that gives it up does not (S5)."""
+    failed = beat.phase is Phase.FAILED and beat.running == 0
+    return beat.phase is not Phase.DEMOTING and not failed
 
 
 def _note_overlap(turn: Turn, beat: Beat) -> None:
