@@ -336,10 +336,11 @@ class Agent:
                 if self._record_failed.is_set():
                     self._record_failed.clear()
                     self.post(RecordWritable())
-                failures = 0
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(PROBE_EVERY_S):
                         await self._record_failed.wait()
+                if not self._record_failed.is_set():
+                    failures = 0  # Only time tells: a probe may pass where a save fails.
             if self._record_failed.is_set():
                 await asyncio.sleep(RETRY_RECORD_S[min(failures, len(RETRY_RECORD_S) - 1)])
                 failures += 1

@@ -145,7 +145,8 @@ def _tell_overlap(before: State, after: State) -> None:
     if overlap is None or overlap.ended_at_s is None or overlap == before.overlap:
         return
     length_s = overlap.ended_at_s - overlap.began_at_s
-    sentence = "both nodes were active for so long; this one has stopped"
+    ended = "the other one has stopped" if after.is_holding else "this one has stopped"
+    sentence = f"both nodes were active for so long; {ended}"
     _tell(logging.WARNING, "overlap", length_s=length_s, sentence=sentence)
 
 

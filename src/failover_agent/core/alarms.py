@@ -51,7 +51,7 @@ def _of_the_record(state: State) -> Iterator[tuple[str, str]]:
     if state.durable.on_hold_for_flapping:
         yield (
             "flapping",
-            "max_failovers moves within failover_window: it stays here until failover-agent resume",
+            "max_failovers reached: container failures move nothing until failover-agent resume",
         )
 
 
@@ -116,15 +116,31 @@ def _of_a_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[s
         yield "not_ready", "; ".join(because)
     if state.durable.hold:
         yield "held", _why_held(state)
+    if state.overlap is not None and state.overlap.ended_at_s is None:
+        yield "two_actives", "containers run here though the peer is active: they are being stopped"
     strays = following.strays(state)
     if strays and state.phase is Phase.STANDBY:
         yield "stray_container", f"runs on a standby: {', '.join(strays)}"
     if not any(reports.is_reachable(state.peers[role], now, policy) for role in policy.others):
         yield from _of_a_lone_follower(state, now, policy)
+    elif state.refused_because and _is_leaderless_too_long(state, now, policy):
+        yield "nobody_active", f"nobody is active, and {state.refused_because}"
     for role in policy.others:
         peer = state.peers[role]
-        if reports.is_holding(peer, now, policy) and peer.health is Health.DEGRADED:
+        serves = reports.is_holding(peer, now, policy) and peer.phase is not Phase.PROMOTING
+        if not serves or peer.phase is Phase.DEMOTING:
+            continue
+        if peer.health is Health.DEGRADED:
             yield "peer_degraded", f"a container is down on the {peer.role}"
+        if peer.health is Health.UNKNOWN:
+            yield "peer_degraded", f"the {peer.role} cannot see its containers: its engine is gone"
+
+
+def _is_leaderless_too_long(state: State, now: float, policy: Policy) -> bool:
+    if state.leaderless_at_s is None:
+        return False
+    patience_s = policy.startup_grace_period_s + policy.promise_length_s
+    return now >= max(state.leaderless_at_s, state.grants_after_s) + patience_s
 
 
 def _why_held(state: State) -> str:

@@ -10,6 +10,11 @@ from failover_agent.core.events import CommandKind, CommandReceived, StopRequest
 from failover_agent.core.state import OnStop, Phase, Reason, Stopping
 from failover_agent.core.turn import Turn
 
+NOT_OFF = (
+    "Stop its agent and look there with docker ps, or switch that host off;"
+    " then say this again once nothing is heard from it."
+)
+
 
 def on_command(turn: Turn, event: CommandReceived) -> None:
     """Carry a command out, or say why not."""
@@ -30,7 +35,10 @@ def _takeover(turn: Turn) -> tuple[bool, str]:
         peer = state.peers[role]
         runs = peer.holding or peer.running is None or peer.running > 0
         if reports.is_heard_lately(peer, now, policy) and runs:
-            return False, f"The {role} is not off: it answers, and may run the containers."
+            return (
+                False,
+                f"The {role} is not off: it answers, and may run the containers. {NOT_OFF}",
+            )
     if state.stopping is not None:
         return False, "This agent is stopping."
     if state.stop_job is not None:
@@ -45,6 +53,13 @@ def _takeover(turn: Turn) -> tuple[bool, str]:
         turn.set_peer(replace(peer, holding=False))
     turn.state = replace(turn.state, promise=None, may_resume=False)
     following.begin_candidacy(turn, Reason.OPERATOR, by_word=True)
+    heard = [
+        role
+        for role in policy.others
+        if reports.is_heard_lately(turn.state.peers[role], now, policy)
+    ]
+    if heard:
+        return True, f"Taking over if the {heard[0]}, which answers, gives its vote: see status."
     return True, "Taking over."
 
 
@@ -53,6 +68,7 @@ def _resume(turn: Turn) -> tuple[bool, str]:
     state = turn.state
     if not state.may_save:
         return False, f"The record cannot be written: {state.record_error}."
+    was_held = state.durable.on_hold_for_flapping or state.not_able_until_s > turn.now
     turn.set_durable(replace(state.durable, on_hold_for_flapping=False))
     turn.state = replace(
         turn.state,
@@ -61,7 +77,8 @@ def _resume(turn: Turn) -> tuple[bool, str]:
         failures=0,
         ask_again_at_s=turn.now,
     )
-    return True, "Automatic moves are allowed again."
+    first = "Automatic moves are allowed again" if was_held else "Nothing was on hold"
+    return True, f"{first}; failures and moves counted so far are forgotten."
 
 
 def on_stop_requested(turn: Turn, event: StopRequested) -> None:

@@ -11,11 +11,12 @@ from dataclasses import replace
 
 from failover_agent.core import leading, reports, votes
 from failover_agent.core.effects import SendVoteRequest, StopContainers
-from failover_agent.core.events import VoteAnswered, VoteFailed
+from failover_agent.core.events import VoteAnswered
 from failover_agent.core.messages import Refusal, VoteKind, VoteRequest
 from failover_agent.core.state import (
     Candidacy,
     LoneStart,
+    Overlap,
     PartitionPolicy,
     PeerView,
     Phase,
@@ -52,7 +53,9 @@ def _watch_for_a_leader(turn: Turn) -> None:
     """Note since when nobody has been seen to lead; an invitation ends when somebody does."""
     state = turn.state
     if _holders(state, turn.now, turn.policy):
-        turn.state = replace(state, leaderless_at_s=None, invitation=None)
+        turn.state = replace(
+            state, leaderless_at_s=None, invitation=None, refusals=0, refused_because=""
+        )
     elif state.leaderless_at_s is None:
         turn.state = replace(state, leaderless_at_s=turn.now)
 
@@ -117,7 +120,28 @@ def _stop_strays(turn: Turn) -> None:
         return
     names = tuple(reversed(names))
     turn.state = replace(state, stop_job=state.durable.term, stop_names=names)
+    for peer in _holders(state, turn.now, turn.policy):
+        _note_overlap(turn, peer, names)
     turn.emit(StopContainers(term=state.durable.term, names=names, grace_s=None))
+
+
+def _note_overlap(turn: Turn, peer: PeerView, names: tuple[str, ...]) -> None:
+    """Containers run here though `peer` leads: both run, at the latest since they were seen.
+
+    What ran already at the first look ran through this agent's absence: since the peer began.
+    """
+    state = turn.state
+    if state.overlap is not None and state.overlap.ended_at_s is None:
+        return
+    seen_at_s = min(state.containers[name].up_since_s or turn.now for name in names)
+    if seen_at_s - state.started_at_s < turn.policy.heartbeat_timeout_s:
+        seen_at_s = state.started_at_s if peer.leading_at_s is None else peer.leading_at_s
+    counters = state.counters
+    turn.state = replace(
+        state,
+        overlap=Overlap(began_at_s=seen_at_s),
+        counters=replace(counters, overlaps=counters.overlaps + 1),
+    )
 
 
 def may_ask(state: State, now: float, policy: Policy) -> bool:
@@ -142,7 +166,8 @@ def wants_to_lead(state: State, now: float, policy: Policy) -> Reason | None:
         return None
     if _alone(state, now, policy):
         return _reason_alone(state, now, policy)
-    if reports.asks_to_resume(state):
+    waits = [peer for peer in _members(state, policy) if not reports.abstains(peer, now, policy)]
+    if reports.asks_to_resume(state) and waits:
         return None
     if any(reports.is_reachable(peer, now, policy) for peer in _members(state, policy)):
         return _reason_together(state, now, policy)
@@ -249,8 +274,10 @@ def has_majority(state: State, now: float, policy: Policy) -> bool:
     assert candidacy is not None
     votes_for = set(candidacy.granted)
     for peer in _members(state, policy):
-        silence = candidacy.silence_counts and reports.is_silent(peer, now, policy)
-        word = candidacy.by_word and not reports.is_heard_lately(peer, now, policy)
+        absent = reports.is_silent(peer, now, policy) or reports.abstains(peer, now, policy)
+        silence = candidacy.silence_counts and absent
+        gone = absent or not reports.is_heard_lately(peer, now, policy)
+        word = candidacy.by_word and gone
         if silence or word:
             votes_for.add(peer.role)
     return len(votes_for) >= policy.majority
@@ -271,16 +298,22 @@ def _pursue(turn: Turn) -> None:
         give_up(turn, Reason.PEER_ACTIVE, turn.policy.heartbeat_interval_s)
     elif state.stopping is not None or reports.cannot_because(state, turn.now, turn.policy):
         give_up(turn, Reason.NOT_ABLE, turn.policy.heartbeat_interval_s)
-    elif len(turn.policy.voters) - len(candidacy.refused) < turn.policy.majority:
-        give_up(turn, Reason.VOTE_REFUSED, turn.policy.heartbeat_interval_s)
     elif has_majority(state, turn.now, turn.policy):
         if candidacy.stage is Stage.POLL:
             take_term(turn)
             _pursue(turn)
         else:
             win(turn)
+    elif len(turn.policy.voters) - len(candidacy.refused) < turn.policy.majority:
+        give_up(turn, Reason.VOTE_REFUSED, _pause_s(state, turn.policy))
     elif candidacy.asked_at_s is None:
         ask_voters(turn)
+
+
+def _pause_s(state: State, policy: Policy) -> float:
+    """How long to wait after a refusal: twice as long after each, at most T."""
+    doubled_s = policy.heartbeat_interval_s * 2.0 ** min(state.refusals, 10)
+    return min(doubled_s, policy.heartbeat_timeout_s)
 
 
 def take_term(turn: Turn) -> None:
@@ -308,7 +341,7 @@ def win(turn: Turn) -> None:
     assert candidacy is not None
     turn.set_durable(replace(turn.state.durable, led=True))
     turn.state = replace(turn.state, candidacy=None, invitation=None, prepared_for=None)
-    turn.state = replace(turn.state, leaderless_at_s=None)
+    turn.state = replace(turn.state, leaderless_at_s=None, refusals=0, refused_because="")
     leading.begin(turn, candidacy.term, candidacy.reason)
 
 
@@ -318,6 +351,7 @@ def give_up(turn: Turn, reason: Reason, wait_s: float) -> None:
     turn.state = replace(
         turn.state,
         candidacy=None,
+        refusals=turn.state.refusals + (reason is Reason.VOTE_REFUSED),
         ask_again_at_s=max(turn.state.ask_again_at_s, turn.now + wait_s),
     )
     turn.enter(Phase.STANDBY, reason)
@@ -345,6 +379,8 @@ def on_vote_answered(turn: Turn, event: VoteAnswered) -> None:
             refused=candidacy.refused | {event.voter},
             granted=candidacy.granted - {event.voter},
         )
+        because = f"the {event.voter} refused: {answer.vote.refusal}"
+        turn.state = replace(turn.state, refused_because=because)
         wait_s = answer.vote.remaining_s
         if wait_s is not None and answer.vote.refusal in (Refusal.PROMISED, Refusal.JUST_STARTED):
             soon_s = turn.now + min(wait_s, turn.policy.promise_length_s)
@@ -355,12 +391,6 @@ def on_vote_answered(turn: Turn, event: VoteAnswered) -> None:
 def _question(candidacy: Candidacy) -> tuple[VoteKind, int]:
     kind = VoteKind.POLL if candidacy.stage is Stage.POLL else VoteKind.CANDIDACY
     return kind, candidacy.term
-
-
-def on_vote_failed(turn: Turn, event: VoteFailed) -> None:
-    """No answer is no vote; the question is asked again with the next beat."""
-    if event.kind is VoteKind.PREPARE:
-        leading.on_prepare_failed(turn, event)
 
 
 def moments_s(state: State, policy: Policy) -> Iterator[float | None]:

@@ -19,11 +19,11 @@ from failover_agent.core.events import (
     ContainersStarted,
     StartFailed,
     VoteAnswered,
-    VoteFailed,
 )
 from failover_agent.core.messages import (
     Beat,
     BeatAnswer,
+    Refusal,
     Vote,
     VoteKind,
     VoteRequest,
@@ -164,24 +164,24 @@ def why_hand_over(state: State, now: float, policy: Policy) -> Reason | None:
         return Reason.ENGINE_LOST
     if state.engine.reachable is False:
         return None
-    if containers.beyond_repair(state, now, policy):
-        return Reason.CONTAINER_DOWN
-    return Reason.START_FAILED if state.phase is Phase.FAILED else None
+    if state.phase is Phase.FAILED:
+        return Reason.START_FAILED
+    return Reason.CONTAINER_DOWN if containers.beyond_repair(state, now, policy) else None
 
 
 def _hand_over_if_due(turn: Turn) -> None:
-    """H5: ask a peer that is able to prepare; stop only when it said yes."""
+    """H5: ask a peer that is able to prepare; stop only when it said yes.
+
+    Without a writable record nothing could be released, so nothing is stopped either.
+    """
     state, now, policy = turn.state, turn.now, turn.policy
     reason = why_hand_over(state, now, policy)
-    to = next(
-        (role for role in policy.others if reports.may_receive(state.peers[role], now, policy)),
-        None,
-    )
-    if reason in releasing.HELD_BACK and releasing.is_flapping(state, now, policy):
+    to = _taker(state, now, policy)
+    if reason in releasing.HELD_BACK and releasing.is_held_back(state, now, policy):
         reason = None
         if state.may_save and not state.durable.on_hold_for_flapping:
             turn.set_durable(replace(state.durable, on_hold_for_flapping=True))
-    if state.stopping is not None and not state.stopping.leave and to is None:
+    if releasing.ends_without_taker(state, now, policy, to):
         releasing.stop_without_taker(turn)
     elif reason is None or to is None:
         turn.state = replace(turn.state, handover=None)
@@ -189,10 +189,21 @@ def _hand_over_if_due(turn: Turn) -> None:
         _ask_to_prepare(turn, to, reason)
 
 
+def _taker(state: State, now: float, policy: Policy) -> Role | None:
+    """The member to hand over to: the most preferred that may receive; None without one."""
+    if not state.may_save:
+        return None
+    able = (role for role in policy.others if reports.may_receive(state.peers[role], now, policy))
+    return next(able, None)
+
+
 def _ask_to_prepare(turn: Turn, to: Role, reason: Reason) -> None:
-    term = turn.state.held_term
+    term, before = turn.state.held_term, turn.state.handover
     assert term is not None
-    turn.state = replace(turn.state, handover=Handover(to=to, reason=reason, asked_at_s=turn.now))
+    same = before is not None and (before.to, before.reason) == (to, reason)
+    decided_at_s = before.decided_at_s if before is not None and same else turn.now
+    handover = Handover(to=to, reason=reason, decided_at_s=decided_at_s, asked_at_s=turn.now)
+    turn.state = replace(turn.state, handover=handover)
     request = VoteRequest(
         sender=reports.sender(turn.state, turn.policy),
         kind=VoteKind.PREPARE,
@@ -212,6 +223,7 @@ def on_prepare_answered(turn: Turn, event: VoteAnswered) -> None:
         and not handover.is_stopping
         and handover.to is event.voter
         and answer.asked_term == state.held_term
+        and event.sent_at_s >= handover.decided_at_s
         and turn.now - event.sent_at_s < turn.policy.heartbeat_timeout_s
     )
     if handover is None or not asked:
@@ -220,15 +232,6 @@ def on_prepare_answered(turn: Turn, event: VoteAnswered) -> None:
         if why_hand_over(state, turn.now, turn.policy) is handover.reason:
             releasing.demote(turn, handover.to, handover.reason)
     elif state.stopping is not None:
-        releasing.stop_without_taker(turn)
-
-
-def on_prepare_failed(turn: Turn, event: VoteFailed) -> None:
-    """No answer to a prepare: whoever is told to stop leaves the service where it is."""
-    handover = turn.state.handover
-    if handover is None or handover.is_stopping or event.term != turn.state.held_term:
-        turn.count_stale()
-    elif turn.state.stopping is not None:
         releasing.stop_without_taker(turn)
 
 
@@ -277,9 +280,8 @@ def _note_overlap(turn: Turn, beat: Beat) -> None:
 
 def on_peer_not_holding(turn: Turn) -> None:
     """The other node does not lead: an overlap that this node won is over."""
-    overlap = turn.state.overlap
-    if overlap is not None and overlap.ended_at_s is None and turn.state.is_holding:
-        turn.state = replace(turn.state, overlap=replace(overlap, ended_at_s=turn.now))
+    if turn.state.is_holding:
+        releasing.end_overlap(turn)
 
 
 def on_renewal_answered(turn: Turn, voter: Role, term: int, answer: BeatAnswer) -> None:
@@ -294,8 +296,13 @@ def on_renewal_answered(turn: Turn, voter: Role, term: int, answer: BeatAnswer) 
             turn.state = replace(state, may_resume=False)
     elif vote.granted:
         releasing.note_hold(turn, term, answer)
-    elif vote.term > (state.held_term or 0) and _is_free(state, vote):
+    elif _outgrew(state, vote) and _is_free(state, vote):
         _raise_term(turn, voter, vote.term)
+
+
+def _outgrew(state: State, vote: Vote) -> bool:
+    """Did this voter grant our term to another, or a higher one (two lone starts, a cut healed)?"""
+    return vote.refusal is Refusal.OLD_TERM and vote.term >= (state.held_term or 0)
 
 
 def _is_free(state: State, vote: Vote) -> bool:
@@ -303,7 +310,7 @@ def _is_free(state: State, vote: Vote) -> bool:
 
 
 def _raise_term(turn: Turn, voter: Role, told: int) -> None:
-    """H7: a voter promised to nobody granted a higher term: ask for one above it in place."""
+    """H7: a voter promised to nobody outgrew our term: ask for one above it in place."""
     state = turn.state
     calm = state.start_job is None and state.stop_job is None and not state.repairing
     ready = state.phase is Phase.ACTIVE and state.handover is None and state.stopping is None

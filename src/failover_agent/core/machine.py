@@ -125,7 +125,7 @@ def _take_in(turn: Turn, event: Event) -> None:
         case VoteAnswered():
             following.on_vote_answered(turn, event)
         case VoteFailed():
-            following.on_vote_failed(turn, event)
+            pass  # No answer is no vote; the question is asked again with the next beat.
         case ReleaseReceived():
             _hear(turn, event.request.sender.role)
             votes.on_release(turn, event)

@@ -38,13 +38,26 @@ UNPLANNED = frozenset(
 """The moves that count towards `max_failovers`."""
 
 HELD_BACK = frozenset({Reason.CONTAINER_DOWN, Reason.START_FAILED})
-"""The moves that stop when it is reached: something still runs here, so staying serves better."""
+"""The moves that stop when it is reached, where something still runs here."""
 
 
 def is_flapping(state: State, now: float, policy: Policy) -> bool:
     """Has the service moved so often that it stays until an operator says `resume`?"""
     recent = [at_s for at_s in state.moves_at_s if now - at_s < policy.failover_window_s]
     return state.durable.on_hold_for_flapping or len(recent) >= policy.max_failovers
+
+
+def is_held_back(state: State, now: float, policy: Policy) -> bool:
+    """Does the service stay for flapping? Only where some of it runs: nothing is not better."""
+    return is_flapping(state, now, policy) and reports.running(state) != 0
+
+
+def ends_without_taker(state: State, now: float, policy: Policy, to: Role | None) -> bool:
+    """Was the agent told to stop, and nobody can take the service, or said so in time?"""
+    stopping = state.stopping
+    if stopping is None or stopping.leave:
+        return False
+    return to is None or now >= stopping.asked_at_s + policy.patience_s
 
 
 def moves(state: State, now: float, policy: Policy, reason: Reason) -> tuple[float, ...]:
@@ -59,7 +72,9 @@ def demote(turn: Turn, to: Role | None, reason: Reason) -> None:
     """Stop the containers, last first; renewing goes on until they are confirmed stopped."""
     turn.state = replace(
         turn.state,
-        handover=Handover(to=to, reason=reason, asked_at_s=turn.now, is_stopping=True),
+        handover=Handover(
+            to=to, reason=reason, decided_at_s=turn.now, asked_at_s=turn.now, is_stopping=True
+        ),
         candidacy=None,
     )
     turn.enter(Phase.DEMOTING, reason)
@@ -93,13 +108,39 @@ def on_stopped(turn: Turn, event: ContainersStopped) -> None:
     turn.state = replace(turn.state, stop_job=None, start_job=None, repairing=frozenset())
     handover, term = turn.state.handover, turn.state.held_term
     if term is None or handover is None:
+        end_overlap(turn)
         return
     if not turn.state.may_save:
-        _retry_later(turn)  # The release must be on disk; until then the stop is confirmed again.
+        _keep_what_cannot_be_released(turn, handover)
         return
     if turn.state.phase is Phase.FAILED:
         turn.enter(Phase.DEMOTING, handover.reason)
     _release(turn, term, handover)
+
+
+def end_overlap(turn: Turn) -> None:
+    """Only one of the two runs from now on."""
+    overlap = turn.state.overlap
+    if overlap is not None and overlap.ended_at_s is None:
+        turn.state = replace(turn.state, overlap=replace(overlap, ended_at_s=turn.now))
+
+
+def _keep_what_cannot_be_released(turn: Turn, handover: Handover) -> None:
+    """The disk failed between stop and release: serve on here rather than nowhere (S5).
+
+    Where somebody else serves already, or the host goes down, the stop is confirmed again until
+    the release can be saved.
+    """
+    stopping = turn.state.stopping
+    going_down = stopping is not None and stopping.host_is_shutting_down
+    if handover.to is None or going_down:
+        _retry_later(turn)
+        return
+    because = f"the release could not be saved: {turn.state.record_error}"
+    turn.state = replace(turn.state, handover=None, failed_because=because)
+    if turn.state.phase is Phase.DEMOTING:
+        turn.enter(Phase.FAILED, Reason.RECORD_NOT_WRITABLE)
+    containers.count_from_now(turn)
 
 
 def _release(turn: Turn, term: int, handover: Handover) -> None:
@@ -108,9 +149,7 @@ def _release(turn: Turn, term: int, handover: Handover) -> None:
     if handover.reason is Reason.START_FAILED:
         doubled_s = NOT_ABLE_FOR_S * 2 ** min(state.failures, 6)
         not_able_s = turn.now + min(doubled_s, LONGEST_NOT_ABLE_S)
-    overlap = state.overlap
-    if overlap is not None and overlap.ended_at_s is None:
-        overlap = replace(overlap, ended_at_s=turn.now)
+    end_overlap(turn)
     turn.set_durable(replace(state.durable, released=True, hold=False))
     turn.state = replace(
         turn.state,
@@ -128,7 +167,6 @@ def _release(turn: Turn, term: int, handover: Handover) -> None:
         stand_back_until_s=turn.now + policy.patience_s,
         not_able_until_s=max(state.not_able_until_s, not_able_s),
         moves_at_s=moves(state, turn.now, policy, handover.reason),
-        overlap=overlap,
         leaderless_at_s=turn.now,
     )
     containers.stop_counting(turn)
@@ -216,6 +254,16 @@ def note_hold(turn: Turn, term: int, answer: BeatAnswer) -> None:
         )
 
 
+def _last_words(state: State) -> str:
+    """Of an agent that holds no term."""
+    if state.led_and_kept:
+        return (
+            "Nobody confirmed the term of this restarted agent; the containers are left as they"
+            " are, and another node may take over after heartbeat_timeout."
+        )
+    return "This agent holds no term: nothing is left to do."
+
+
 def exit_if_due(turn: Turn) -> None:
     """After SIGTERM: exit once the service is somebody else's, or on hold, or time is up.
 
@@ -231,7 +279,7 @@ def exit_if_due(turn: Turn) -> None:
     if not state.is_holding:
         taken = any(reports.is_holding(peer, turn.now, policy) for peer in state.peers.values())
         if taken or turn.now >= state.stand_back_until_s:
-            turn.emit(Exit("This agent holds no term: nothing is left to do."))
+            turn.emit(Exit(_last_words(state)))
     elif reports.leaves(state) and not in_time:
         peers = " and ".join(f"the {role}" for role in policy.others)
         turn.emit(

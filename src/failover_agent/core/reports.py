@@ -54,6 +54,20 @@ def is_able(peer: PeerView, now: float, policy: Policy) -> bool:
     )
 
 
+def abstains(peer: PeerView, now: float, policy: Policy) -> bool:
+    """Does `peer` say itself that it runs nothing, holds nothing, and could not lead?
+
+    It may be unable even to vote (a full disk). Where silence counts as a vote, this word does too:
+    a half-dead peer must not be worse than a dead one.
+    """
+    return (
+        is_reachable(peer, now, policy)
+        and not peer.holding
+        and peer.readiness is Readiness.CANNOT
+        and peer.running == 0
+    )
+
+
 def may_receive(peer: PeerView, now: float, policy: Policy) -> bool:
     """Is `peer` one to hand a running service to?"""
     return is_able(peer, now, policy) and peer.readiness is Readiness.READY

@@ -64,6 +64,7 @@ class Reason(StrEnum):
     ALL_STOPPED = "all_stopped"
     STOP_NOT_CONFIRMED = "stop_not_confirmed"
     REPAIRED = "repaired"
+    RECORD_NOT_WRITABLE = "record_not_writable"
 
 
 @unique
@@ -336,11 +337,12 @@ class Handover:
     """This node gives the service up (H5): to `to`, or because somebody has it already (None).
 
     Until `is_stopping` it only asks the peer to prepare, `asked_at_s` being when it last did, and
-    may still change its mind.
+    may still change its mind. A yes counts only to a question sent since `decided_at_s`.
     """
 
     to: Role | None
     reason: Reason
+    decided_at_s: float
     asked_at_s: float
     is_stopping: bool = False
 
@@ -414,7 +416,8 @@ class State:
     `start_job`, `stop_job`: the term of an order to the container lane that is not answered yet,
     and `stop_names` the containers it stops;
     `repairing`, `managing`: the containers with such an order each. `leaderless_at_s`: since when
-    nobody has been seen to hold a term. `prepared_for`: why the holder last asked us
+    nobody has been seen to hold a term, `refusals` how many candidacies failed meanwhile.
+    `prepared_for`: why the holder last asked us
     to prepare; `invitation`: it released, naming this node, for this reason.
     `grants_after_s`: no candidacy is granted before (V4). `not_able_until_s`: the last start here
     failed (`failed_because`), so nobody should hand over to us before.
@@ -445,6 +448,8 @@ class State:
     repairing: frozenset[str] = frozenset()
     managing: frozenset[str] = frozenset()
     leaderless_at_s: float | None = None
+    refusals: int = 0
+    refused_because: str = ""
     prepared_for: Reason | None = None
     invitation: Reason | None = None
     candidacy: Candidacy | None = None

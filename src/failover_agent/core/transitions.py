@@ -98,7 +98,10 @@ EDGES: Mapping[tuple[Phase, Phase], Edge] = {
         "V7", "everything is confirmed stopped; released", Reason.ALL_STOPPED
     ),
     (Phase.DEMOTING, Phase.FAILED): _edge(
-        "H3", "could not confirm that the containers are stopped", Reason.STOP_NOT_CONFIRMED
+        "H3",
+        "could not give the term back: keeps it",
+        Reason.STOP_NOT_CONFIRMED,
+        Reason.RECORD_NOT_WRITABLE,
     ),
 }
 
@@ -124,6 +127,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.ALL_STOPPED: "all containers are stopped",
     Reason.STOP_NOT_CONFIRMED: "the stop could not be confirmed",
     Reason.REPAIRED: "the containers were repaired",
+    Reason.RECORD_NOT_WRITABLE: "the record cannot be written",
 }
 
 
