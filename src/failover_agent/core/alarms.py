@@ -137,8 +137,7 @@ def _of_a_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[s
 
 
 def _is_leaderless_too_long(state: State, now: float, policy: Policy) -> bool:
-    if state.leaderless_at_s is None:
-        return False
+    assert state.leaderless_at_s is not None, "a refusal is forgotten when somebody leads"
     patience_s = policy.startup_grace_period_s + policy.promise_length_s
     return now >= max(state.leaderless_at_s, state.grants_after_s) + patience_s
 

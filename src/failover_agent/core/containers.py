@@ -158,8 +158,10 @@ def _see(turn: Turn, seen: ContainerObservation) -> None:
     if seen.state is ContainerState.UP:
         stays_up = same and view.up_since_s is not None
         fresh = replace(fresh, up_since_s=view.up_since_s if stays_up else turn.now)
-    else:
+    elif seen.state is ContainerState.DOWN:
         fresh = _down(turn, fresh)
+    else:
+        fresh = replace(fresh, up_since_s=None)  # Unknown is not down (S4).
     turn.set_container(fresh)
     _manage_restart_policy(turn, fresh)
 

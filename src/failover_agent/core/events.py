@@ -147,7 +147,7 @@ class AddressLost:
 class ContainerObservation:
     """What the engine told of one managed container.
 
-    `alive`: a process of it runs or may run (running, paused, restarting, removing). `incarnation`
+    `alive`: a process of it runs or may run (running, paused, restarting). `incarnation`
     changes with each start. `restart_policy` is Docker's own ("no", "always", ...). `image` and
     `settings` are digests that are equal where the containers are alike.
     """

@@ -267,7 +267,8 @@ def _note_overlap(turn: Turn, beat: Beat) -> None:
     """Both ran from the later of the two beginnings; None while one has not come so far."""
     state = turn.state
     known = state.overlap is not None and state.overlap.ended_at_s is None
-    if known or state.leading_at_s is None or beat.leading_for_s is None:
+    one_runs_nothing = beat.running == 0 or reports.running(state) == 0
+    if known or one_runs_nothing or state.leading_at_s is None or beat.leading_for_s is None:
         return
     began_at_s = max(state.leading_at_s, turn.now - beat.leading_for_s)
     counters = state.counters

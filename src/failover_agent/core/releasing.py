@@ -244,7 +244,7 @@ def note_hold(turn: Turn, term: int, answer: BeatAnswer) -> None:
     """The peer has put its promise on hold: leave."""
     vote = answer.vote
     held = vote is not None and vote.remaining_s == FOREVER
-    if reports.leaves(turn.state) and held and term == turn.state.held_term:
+    if reports.asks_to_hold(turn.state) and held and term == turn.state.held_term:
         role = answer.beat.sender.role
         turn.emit(
             Exit(
@@ -264,6 +264,17 @@ def _last_words(state: State) -> str:
     return "This agent holds no term: nothing is left to do."
 
 
+def _words_untold(state: State, policy: Policy) -> str:
+    """Of an agent that holds its term, and whose peer did not confirm a hold."""
+    peers = " and ".join(f"the {role}" for role in policy.others)
+    if reports.running(state) == 0:
+        return f"Nothing runs here; {peers} may take over after heartbeat_timeout."
+    return (
+        f"The containers are left running, but {peers} could not be told to hold:"
+        " it may take over after heartbeat_timeout."
+    )
+
+
 def exit_if_due(turn: Turn) -> None:
     """After SIGTERM: exit once the service is somebody else's, or on hold, or time is up.
 
@@ -280,14 +291,8 @@ def exit_if_due(turn: Turn) -> None:
         taken = any(reports.is_holding(peer, turn.now, policy) for peer in state.peers.values())
         if taken or turn.now >= state.stand_back_until_s:
             turn.emit(Exit(_last_words(state)))
-    elif reports.leaves(state) and not in_time:
-        peers = " and ".join(f"the {role}" for role in policy.others)
-        turn.emit(
-            Exit(
-                f"The containers are left running, but {peers} could not be told to hold:"
-                " it may take over after heartbeat_timeout."
-            )
-        )
+    elif reports.is_leaving(state) and not in_time:
+        turn.emit(Exit(_words_untold(state, policy)))
 
 
 def moments_s(state: State, policy: Policy) -> Iterator[float | None]:

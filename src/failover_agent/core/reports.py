@@ -187,14 +187,19 @@ def asks_to_resume(state: State) -> bool:
     return state.phase is Phase.STARTING and state.may_resume and state.led_and_kept
 
 
-def leaves(state: State) -> bool:
-    """Is this agent leaving, and its containers stay as they are, on hold (V8)?
+def is_leaving(state: State) -> bool:
+    """Does this agent end, and its containers stay as they are?
 
     A start or a stop that is under way is brought to its end first.
     """
     stays = state.phase in (Phase.ACTIVE, Phase.FAILED) or asks_to_resume(state)
     gives_up = state.handover is not None and state.handover.is_stopping
     return stays and not gives_up and state.stopping is not None and state.stopping.leave
+
+
+def asks_to_hold(state: State) -> bool:
+    """Is the peer to hold (V8)? Not for a service of which nothing runs (S5)."""
+    return is_leaving(state) and running(state) != 0
 
 
 def beat(state: State, now: float, policy: Policy) -> Beat:
@@ -206,7 +211,7 @@ def beat(state: State, now: float, policy: Policy) -> Beat:
         phase=state.phase,
         term=durable.term if state.held_term is None else state.held_term,
         renews=state.is_holding or asks_to_resume(state),
-        hold=leaves(state),
+        hold=asks_to_hold(state),
         lease_s=policy.heartbeat_timeout_s,
         holder=None if durable.holder is None else durable.holder.role,
         released=durable.released,

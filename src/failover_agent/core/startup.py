@@ -33,7 +33,8 @@ def begin(
     """
     holder = durable.holder
     is_mine = holder is not None and holder.node_id == node_id and holder.role is policy.role
-    if record_lost or durable.term == 0:
+    assert not (record_lost and durable.term), "a lost record says nothing"
+    if durable.term == 0:
         wait_s = max(durable.longest_lease_s, policy.heartbeat_timeout_s)
     else:
         wait_s = 0.0 if durable.released else durable.longest_lease_s

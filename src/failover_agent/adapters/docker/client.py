@@ -30,7 +30,7 @@ GATEWAY_STATUSES = (502, 503, 504)
 PROBLEMS = {
     errno.ENOENT: "there is no such socket: Docker is not installed, or not running",
     errno.EACCES: "no permission to use it: run as root, or as a member of the group docker",
-    errno.ECONNREFUSED: "nobody listens there: the engine is not running",
+    errno.ECONNREFUSED: "it is not running: docker.host was tried, and nobody listens there",
 }
 
 
@@ -90,7 +90,8 @@ class EngineClient:
         rows = await self._ask(
             lambda docker: docker.containers.list(all=True, filters=filters), limit_s
         )
-        named = [(name.removeprefix("/"), row.id) for row in rows for name in row["Names"]]
+        # Without names while it is being removed.
+        named = [(name.removeprefix("/"), row.id) for row in rows for name in row["Names"] or ()]
         return {name: container_id for name, container_id in named if name in wanted}
 
     async def inspect(self, container_id: str, limit_s: float) -> Mapping[str, Any]:

@@ -135,14 +135,14 @@ def parse_event(said: Mapping[str, Any]) -> ContainerEvent | None:
     actor = said.get("Actor") or {}
     attributes = actor.get("Attributes") or {}
     action = str(said.get("Action") or "")
-    exit_code = attributes.get("exitCode")
+    exit_code = str(attributes.get("exitCode", ""))
     return ContainerEvent(
         action=action.partition(":")[0],  # "health_status: healthy"
         container_id=str(actor.get("ID") or ""),
         name=str(attributes.get("name") or ""),
         old_name=str(attributes.get("oldName") or "").removeprefix("/"),
         at_us=int(said.get("timeNano") or 0) // 1000,
-        exit_code=None if exit_code is None else int(exit_code),
+        exit_code=int(exit_code) if exit_code.isdecimal() else None,
     )
 
 
