@@ -108,7 +108,8 @@ def on_stopped(turn: Turn, event: ContainersStopped) -> None:
     turn.state = replace(turn.state, stop_job=None, start_job=None, repairing=frozenset())
     handover, term = turn.state.handover, turn.state.held_term
     if term is None or handover is None:
-        end_overlap(turn)
+        if all(view.alive is not True for view in turn.state.containers.values()):
+            end_overlap(turn)
         return
     if not turn.state.may_save:
         _keep_what_cannot_be_released(turn, handover)
