@@ -17,10 +17,10 @@ VENV     := .venv/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lint unit lab test demo soak constraints clean
+.PHONY: help setup lint unit lab test demo demo-end soak constraints clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup: $(PACKAGES) $(VENV) ## Debian packages (as root) and .venv; instant when nothing has changed
 	@:
@@ -64,6 +64,9 @@ test: setup lint ## everything: lint, every test, every branch of the core
 
 demo: setup ## watch a pair fail over (as root); KEEP=1 leaves it running
 	@KEEP='$(KEEP)' PYTHONPATH=. $(BIN)/python scripts/demo.py
+
+demo-end: ## end a pair that KEEP=1 left running (LAB=FOLDER, as it was printed)
+	@PYTHONPATH=. $(BIN)/python -m tests.lab.ground $(if $(LAB),'$(LAB)')
 
 soak: setup ## the simulations with many more seeds (SEEDS=10000)
 	SIMULATION_SEEDS='$(or $(SEEDS),10000)' $(BIN)/pytest -m simulation --timeout=0

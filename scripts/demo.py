@@ -4,16 +4,20 @@
 """
 
 import os
+import shlex
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 
 from tests.lab.agent import default_command
+from tests.lab.engine import DOCKER_HOST
 from tests.lab.lab import Lab, Node
 from tests.lab.service import Spec
 from tests.lab.truth import now_s
 from tests.lab.until import until
 
+TOP = Path(__file__).resolve().parents[1]
 WIDTH = 80
 LIMIT_S = 60
 TIMINGS = {
@@ -122,12 +126,18 @@ def main() -> int:
 def keep(lab: Lab) -> None:
     """Leave the pair running, and say how to look at it and how to end it."""
     title("KEEP=1: the pair goes on running")
-    program = " ".join(default_command())
+    print("\nPaste this into a shell (bash, as root), from anywhere:\n")
     for node, role in ((lab.a, "primary"), (lab.b, "backup")):
-        enter = f"nsenter -t {node.host.pid} --net --pid --mount"
-        print(f"  {node.name}:  {enter} env FAILOVER_AGENT_ROLE={role} \\")
-        print(f"             {program} status --watch")
-    print("  end it:  " + f"{sys.executable} -m tests.lab.ground {lab.folder}")
+        print(f"{node.name}() {{ nsenter -t {node.host.pid} --net --pid --mount env \\")
+        print(f"  FAILOVER_AGENT_ROLE={role} DOCKER_HOST={DOCKER_HOST} \\")
+        print('  "$@"; }')
+    print(f"agent={shlex.quote(' '.join(default_command()))}")
+    print("\nThen, for example:\n")
+    print("host-a $agent status --watch")
+    print("host-b $agent history")
+    print("host-a $agent run &       # an agent that was killed: nothing here restarts it")
+    print("\nEnd it, from anywhere:\n")
+    print(f"make -C {shlex.quote(str(TOP))} demo-end \\\n  LAB={lab.folder}", flush=True)
     lab.keep()
 
 

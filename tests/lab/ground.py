@@ -1,6 +1,6 @@
 """The ground that labs stand on: one folder each, locked while its lab lives.
 
-    python -m tests.lab.ground FOLDER...
+    make demo-end LAB=FOLDER, or: python -m tests.lab.ground FOLDER...
 
 clears away a lab that was left running (`make demo KEEP=1`).
 """
@@ -54,7 +54,7 @@ def record(folder: Path, pid: int) -> None:
 
 
 def keep(folder: Path) -> None:
-    """From now on only `python -m tests.lab.ground FOLDER` clears it away."""
+    """From now on only `make demo-end LAB=FOLDER` clears it away."""
     (folder / KEPT).touch()
 
 
@@ -95,9 +95,16 @@ def _start_time(pid: int) -> str:
 
 def main() -> None:
     if not sys.argv[1:]:
-        sys.exit("python -m tests.lab.ground FOLDER...: which lab?")
+        sys.exit("make demo-end LAB=FOLDER: which lab?")
     for argument in sys.argv[1:]:
-        clear(Path(argument).resolve())
+        folder = Path(argument).resolve()
+        if folder.parent != PARENT or not folder.name.startswith(PREFIX):
+            sys.exit(f"{folder}: a lab is in a folder {PARENT}/{PREFIX}...")
+        if (folder / PIDS).is_dir():
+            clear(folder)
+            print(f"{folder}: cleared away")
+        else:
+            print(f"{folder}: nothing is there")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from aiohttp import web
 from failover_agent import checks, config
 from failover_agent.adapters.docker import EngineReport
 from failover_agent.adapters.record import Host, RecordStore
-from failover_agent.checks import Finding, Level, engine, host, peer
+from failover_agent.checks import Finding, Level, engine, host, peer, service
 from failover_agent.checks import settings as of_configuration
 from failover_agent.cli import check, output
 from failover_agent.cli.output import Paint
@@ -194,11 +194,10 @@ def of_containers(
     settings: Settings,
     container: ContainerObservation,
     *,
-    status: Mapping[str, Any] | None = None,
     made_with_rm: bool = False,
 ) -> list[Finding]:
     gone = frozenset({container.name}) if made_with_rm else frozenset()
-    return list(engine.of_containers(report(container), settings, status, gone))
+    return list(engine.of_containers(report(container), settings, gone))
 
 
 def test_a_container_that_is_there_is_told_as_it_is(here: Path) -> None:
@@ -247,15 +246,66 @@ def test_a_container_that_a_stop_removes(here: Path) -> None:
 
 
 def test_a_container_that_runs_before_there_is_an_agent(here: Path) -> None:
-    running = observed(alive=True, detail="running", state=ContainerState.UP)
+    on_primary = list(service.find(settings_in(here), None, ("db", "web"), None))
+    on_backup = list(service.find(settings_in(here, role="backup"), None, ("web",), None))
 
-    on_primary = of_containers(settings_in(here), running)
-    on_backup = of_containers(settings_in(here, role="backup"), running)
+    assert [finding.level for finding in on_primary] == [Level.OK, Level.HINT]
+    assert [finding.level for finding in on_backup] == [Level.HINT, Level.HINT]
+    assert "if the primary is active already, they are stopped here" in on_backup[0].sentence
+    assert on_backup[1].sentence == "none runs on this host yet"
 
-    assert [finding.level for finding in on_primary] == [Level.OK, Level.OK]
-    assert [finding.level for finding in on_backup] == [Level.OK, Level.HINT]
-    assert "if the primary is active already, it is stopped here" in on_backup[1].sentence
-    assert of_containers(settings_in(here), running, status=STATUS)[1:] == []
+
+@pytest.mark.parametrize("is_new", [False, True])
+def test_containers_that_run_here_while_the_peer_is_active(is_new: bool, here: Path) -> None:
+    settings = settings_in(here)
+    if not is_new:
+        save_record(settings)
+
+    running, agent = service.find(settings, None, ("db", "web"), Phase.ACTIVE)
+
+    assert running == Finding(
+        Level.ERROR,
+        "containers",
+        "db, web: running here without an agent, and the backup is active: both hosts may run them",
+        "systemctl start failover-agent (it stops them here); or: docker stop web db",
+    )
+    assert agent.level is (Level.HINT if is_new else Level.WARNING)
+
+
+@pytest.mark.parametrize(
+    ("phase", "told"), [(None, ", and the backup does not answer:"), (Phase.STANDBY, "an agent:")]
+)
+def test_containers_that_run_where_an_agent_has_run_before(
+    phase: Phase | None, told: str, here: Path
+) -> None:
+    settings = settings_in(here)
+    save_record(settings)
+
+    running, agent = service.find(settings, None, ("db",), phase)
+
+    assert running.level is Level.WARNING
+    assert told in running.sentence
+    assert agent == Finding(
+        Level.WARNING,
+        "agent",
+        "none answers on this host, where one has run before: nobody looks after it",
+        "systemctl start failover-agent",
+    )
+
+
+def test_an_agent_that_is_gone_is_a_weakness_where_nothing_runs_too(here: Path) -> None:
+    (here / "state").mkdir()
+    (here / "state" / "record.json").write_text("{")
+
+    (agent,) = service.find(settings_in(here), None, (), Phase.ACTIVE)
+
+    assert agent.level is Level.WARNING
+
+
+def test_where_an_agent_runs_it_answers_for_its_containers(here: Path) -> None:
+    (finding,) = service.find(settings_in(here), STATUS, ("db", "web"), Phase.ACTIVE)
+
+    assert finding.level is Level.OK
 
 
 def test_an_engine_that_is_older_than_any_that_was_tried() -> None:
@@ -309,28 +359,29 @@ async def recorded_engine(here: Path, **containers: str) -> AsyncIterator[None]:
 
 async def test_the_engine_is_asked_for_everything(here: Path) -> None:
     async with recorded_engine(here, db="inspect-running", web="inspect-exited-0"):
-        findings = await engine.find(settings_in(here), None)
+        seen = await engine.look(settings_in(here))
 
+    findings = seen.findings
+    assert seen.running == ("db",)
     told = [(finding.level, finding.subject) for finding in findings]
     assert told == [
         (Level.OK, "engine"),
         (Level.HINT, "live-restore"),
         (Level.OK, "container db"),
         (Level.ERROR, "container db"),  # made with --rm
-        (Level.OK, "container db"),  # runs
         (Level.OK, "container web"),
     ]
 
 
 async def test_a_container_that_the_engine_does_not_know(here: Path) -> None:
     async with recorded_engine(here, db="inspect-running"):
-        findings = await engine.find(settings_in(here), STATUS)
+        findings = (await engine.look(settings_in(here))).findings
 
     assert findings[-1].sentence == "there is no such container on this host"
 
 
 async def test_an_engine_that_is_not_there(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (finding,) = await engine.find(settings_in(here), None)
+    (finding,) = (await engine.look(settings_in(here))).findings
 
     assert finding == Finding(
         Level.ERROR,
@@ -341,7 +392,20 @@ async def test_an_engine_that_is_not_there(here: Path, monkeypatch: pytest.Monke
         "names another engine.",
     )
     monkeypatch.setattr(engine, "USUAL_DOCKER_HOST", f"unix://{here}/docker.sock")
-    (finding,) = await engine.find(settings_in(here), None)
+    (finding,) = (await engine.look(settings_in(here))).findings
+    assert finding.fix == "systemctl start docker"
+
+
+async def test_an_engine_that_has_left_its_socket_behind(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engine, "USUAL_DOCKER_HOST", f"unix://{here}/docker.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(f"{here}/docker.sock")
+
+    (finding,) = (await engine.look(settings_in(here))).findings
+
+    assert "it is not running" in finding.sentence
     assert finding.fix == "systemctl start docker"
 
 
@@ -352,7 +416,9 @@ async def test_an_engine_that_is_not_there(here: Path, monkeypatch: pytest.Monke
 async def facing(here: Path, other: Node, **options: Any) -> AsyncIterator[Finding]:
     """What the primary in `here` finds where `other` listens."""
     async with listening(other):
-        (finding,) = await peer.find(settings_in(here, endpoint=other.endpoint, **options))
+        (finding,) = (
+            await peer.look(settings_in(here, endpoint=other.endpoint, **options))
+        ).findings
         yield finding
 
 
@@ -365,13 +431,20 @@ def backup(here: Path, **options: Any) -> Node:
 
 
 async def test_a_peer_that_is_there(here: Path) -> None:
-    async with facing(here, backup(here, phase=Phase.STANDBY)) as finding:
-        assert finding.level is Level.OK
-        assert "the backup answers" in finding.sentence
+    async with listening(backup(here, phase=Phase.STANDBY)) as other:
+        seen = await peer.look(settings_in(here, endpoint=other.endpoint))
+
+    (finding,) = seen.findings
+    assert finding.level is Level.OK
+    assert "the backup answers" in finding.sentence
+    assert seen.phase is Phase.STANDBY
 
 
 async def test_a_peer_that_is_not_there_yet_is_a_weakness(here: Path) -> None:
-    (finding,) = await peer.find(settings_in(here, endpoint=f"http://127.0.0.1:{free_port()}"))
+    seen = await peer.look(settings_in(here, endpoint=f"http://127.0.0.1:{free_port()}"))
+
+    (finding,) = seen.findings
+    assert seen.phase is None
 
     assert finding.level is Level.WARNING
     assert "no connection" in finding.sentence
@@ -578,13 +651,12 @@ def test_an_address_that_is_not_of_this_host(here: Path) -> None:
 def test_the_alarms_of_the_agent_are_weaknesses() -> None:
     alarm = {"code": "settings_differ", "sentence": "they differ: heartbeat_timeout", "since_s": 1}
 
-    findings = list(host.of_agent({**STATUS, "alarms": [alarm]}))
+    findings = list(service.of_agent({**STATUS, "alarms": [alarm]}))
 
     assert findings[0].level is Level.OK
     assert findings[1] == Finding(
         Level.WARNING, "alarm", "settings_differ: they differ: heartbeat_timeout"
     )
-    assert [finding.level for finding in host.of_agent(None)] == [Level.HINT]
 
 
 # --- all together -------------------------------------------------------------------------------
@@ -632,6 +704,7 @@ async def test_everything_is_looked_at(here: Path) -> None:
         "record",
         "control_socket",
         "port",
+        "containers",
         "agent",
     ]
 

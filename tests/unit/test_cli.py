@@ -299,8 +299,7 @@ async def test_a_missing_configuration_says_how_to_write_one() -> None:
 
 
 ALL_IS_WELL = """\
-shop: ACTIVE on this node (primary), term 7, since 13 min;
-  standby backup is ready
+shop: ACTIVE on this node (primary), term 7, for 13 min; standby backup is ready
 
   CONTAINER  STATE  DOWN FOR  RESTARTS  DETAIL
   db         up               0         running
@@ -319,7 +318,7 @@ async def test_the_status_of_a_pair_that_is_well(agent: Agent) -> None:
 
 
 NOT_WELL = """\
-shop: ACTIVE on this node (primary), term 7, since 13 min;
+shop: ACTIVE on this node (primary), term 7, for 13 min;
   standby backup is NOT READY
 
   CONTAINER  STATE  DOWN FOR  RESTARTS  DETAIL
@@ -333,11 +332,11 @@ shop: ACTIVE on this node (primary), term 7, since 13 min;
                 engine is not running
   agent       version 0.1.0, pid 4711
 
-  ALARM redundancy_lost, since 2 d
+  ALARM redundancy_lost, for 2 d
     the backup is not ready: web: no such container; the Docker Engine does not
     answer: nobody listens there: the engine is not running
 
-  ALARM container_down, since 9.0 s
+  ALARM container_down, for 9.0 s
     down beyond restart_grace_period: web
 """
 
@@ -376,7 +375,7 @@ async def test_the_status_of_a_pair_that_is_not_well(agent: Agent) -> None:
 
 STANDBY = """\
 shop: ACTIVE on the primary, term 7;
-  this node (backup) is standby and ready, since 13 min
+  this node (backup) is standby and ready, for 13 min
 
   CONTAINER  STATE    DOWN FOR  RESTARTS  DETAIL
   db         stopped            0         exited (0)
@@ -428,41 +427,41 @@ NEVER_HEARD = {
     [
         (
             changed(peer={**NEVER_HEARD, "role": "backup"}),
-            "shop: ACTIVE on this node (primary), term 7, since 13 min; backup was NEVER HEARD",
+            "shop: ACTIVE on this node (primary), term 7, for 13 min; backup was NEVER HEARD",
         ),
         (
             changed(peer={"reachable": False}),
-            "shop: ACTIVE on this node (primary), term 7, since 13 min; backup is SILENT",
+            "shop: ACTIVE on this node (primary), term 7, for 13 min; backup is SILENT",
         ),
         (
             changed(peer={"phase": "active"}),
-            "shop: ACTIVE on this node (primary), term 7, since 13 min; backup is ACTIVE TOO",
+            "shop: ACTIVE on this node (primary), term 7, for 13 min; backup is ACTIVE TOO",
         ),
         (
             changed(phase="failed"),
-            "shop: FAILED on this node (primary), term 7, since 13 min; standby backup is ready",
+            "shop: FAILED on this node (primary), term 7, for 13 min; standby backup is ready",
         ),
         (
             changed(phase="promoting", since_s=3.21),
-            "shop: promoting on this node (primary), term 7, since 3.2 s; standby backup is ready",
+            "shop: promoting on this node (primary), term 7, for 3.2 s; standby backup is ready",
         ),
         (
             standby(ready=False),
             (
                 "shop: ACTIVE on the primary, term 7; "
-                "this node (backup) is standby but NOT READY, since 13 min"
+                "this node (backup) is standby but NOT READY, for 13 min"
             ),
         ),
         (
             standby(peer={"role": "primary", "phase": "active", "reachable": False}),
             (
                 "shop: ACTIVE on the primary, term 7, but SILENT; "
-                "this node (backup) is standby and ready, since 13 min"
+                "this node (backup) is standby and ready, for 13 min"
             ),
         ),
         (
             standby(phase="starting", peer=NEVER_HEARD),
-            "shop: NOBODY is seen to be active; this node (backup) is starting, since 13 min",
+            "shop: NOBODY is seen to be active; this node (backup) is starting, for 13 min",
         ),
     ],
 )
@@ -514,6 +513,52 @@ def test_every_status_fits_the_screen_and_the_first_line_stands_alone(told: dict
 )
 def test_the_exit_code_of_a_status(told: dict[str, Any], code: int) -> None:
     assert status.exit_code(told) == code
+
+
+SILENT = """\
+  peer        backup, last heard 9.1 s ago: it was active, term 3. The
+              connection is refused, so its host is up and its agent is not: the
+              containers may run there. On that host: systemctl start
+              failover-agent
+"""
+
+
+def test_of_a_silent_peer_is_told_what_it_was_and_whether_its_host_is_up() -> None:
+    peer = {"reachable": False, "phase": "active", "term": 3, "heartbeat_age_s": 9.1}
+    refused = "no connection to http://10.0.0.2:8000: Connection refused"
+
+    assert SILENT in status.render(changed(peer={**peer, "error": refused}), Paint())
+    unheard = status.render(changed(peer={**peer, "error": "does not answer in time"}), Paint())
+    assert "  backup, last heard 9.1 s ago: it was active, term 3\n" in unheard
+    never = status.render(changed(peer={**NEVER_HEARD, "error": refused}), Paint())
+    assert "primary, never heard. The connection is refused" in never
+
+
+def test_why_a_node_failed_is_told_once() -> None:
+    cause = "web did not start"
+    alarm = {"code": "failed", "sentence": f"failed: {cause}", "since_s": 1}
+    failed = changed(phase="failed", failed_because=cause)
+
+    assert status.render(failed, Paint()).count(cause) == 1
+    assert status.render({**failed, "alarms": [alarm]}, Paint()).count(cause) == 1
+
+
+def test_why_nobody_is_active_is_told() -> None:
+    text = status.render(
+        standby(phase="standby", refused_because="the primary refused: promised"), Paint()
+    )
+
+    assert "  asked       to run the service, but the primary refused: promised\n" in text
+
+
+async def test_config_and_role_may_stand_before_the_command(agent: Agent, here: Path) -> None:
+    path = pair_in(here)
+
+    async with agent.listening():
+        before = await run("--config", path, "--role", "primary", "status")
+        behind = await run("--config", "/nowhere", "status", "--config", path)
+
+    assert (before.code, behind.code) == (0, 0)
 
 
 async def test_the_status_as_json_is_what_the_agent_said(agent: Agent) -> None:
@@ -748,6 +793,8 @@ async def test_an_agent_that_answers_with_an_error(agent: Agent) -> None:
 
 
 HISTORY_SHOWN = """\
+What the agent of this host did; the other one has a history of its own.
+
 2026-11-22 03:04:05 UTC  term 7  standby -> acquiring  (peer_silent)
     asks for leave to run the service (nothing was heard from the peer for
     heartbeat_timeout)
@@ -854,9 +901,26 @@ async def test_init_writes_one_configuration_and_one_secret_for_both_hosts(here:
         f"scp -p {path} {secret} root@10.0.0.2:{here}/new/",
         f"failover-agent check --role primary --config {path}",
         f"failover-agent run --role backup --config {path}",
-        "systemctl enable --now failover-agent",
     ):
         assert step in done.out
+    assert "systemctl" not in done.out  # its unit reads another file
+
+
+async def test_init_in_the_usual_place_goes_on_with_systemd(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("failover_agent.cli.init.USUAL_DIR", here / "new")
+
+    done = await run(*init(here))
+
+    for step in (
+        "     echo FAILOVER_AGENT_ROLE=primary > /etc/failover-agent/environment\n",
+        "     failover-agent check --role primary\n",
+        "     systemctl enable --now failover-agent ",
+        "failover-agent status\n",
+    ):
+        assert step in done.out
+    assert "--config" not in done.out
 
 
 async def test_two_pairs_do_not_share_a_secret(here: Path) -> None:
@@ -912,8 +976,12 @@ async def test_init_says_where_it_may_not_write(here: Path) -> None:
         ({"cluster": "a/b"}, '--cluster: ("a/b") is part of file names. '),
         (
             {"primary": "http://10.0.0.1:8000"},
-            '--primary: ("http://10.0.0.1:8000") has a port. Write "10.0.0.1" alone.',
+            '--primary: ("http://10.0.0.1:8000") is a URL. Write "10.0.0.1" alone.',
         ),
+        ({"primary": "10.0.0.1:8000"}, '--primary: ("10.0.0.1:8000") has a port. Write "10.0.0.1"'),
+        ({"primary": "localhost"}, "--primary: localhost is every host's own address, so a node "),
+        ({"backup": "127.0.1.1"}, "--backup: 127.0.1.1 is every host's own address, so a node "),
+        ({"backup": "::1"}, "--backup: ::1 is every host's own address, so a node would call "),
         ({"backup": "a b"}, '--backup: ("a b") is neither a host name nor an IP address. '),
     ],
 )

@@ -395,6 +395,13 @@ def test_a_broken_line_with_the_secret_in_it_is_not_shown() -> None:
             "config.toml: [primry] is not a table. Did you mean [primary]?",
         ),
         (
+            {"top": "[standby]\nport = 5"},
+            (
+                "config.toml: [standby] is not a table. Tables: primary, backup, security, docker, "
+                "log. Those of the nodes are [primary] and [backup]."
+            ),
+        ),
+        (
             {"top": "[arbitre]\nkind = 5"},
             "config.toml: [arbitre] is not a table. Did you mean [arbiter]?",
         ),
@@ -545,6 +552,10 @@ def test_a_value_of_the_wrong_kind(line: str, told: str) -> None:
         ("port = 65536", "port (65536) must be 65535 or less. "),
         ('port = "8000"', 'port ("8000") must be a whole number. Write port = 8000, for example.'),
         ('bind = "[::]"', 'bind ("[::]") has brackets. Write "::".'),
+        (
+            'bind = "http://10.0.0.1:1"',
+            'bind ("http://10.0.0.1:1") is a URL. Write "10.0.0.1" alone.',
+        ),
         ('bind = "10.0.0.1:8000"', 'bind ("10.0.0.1:8000") has a port. Write "10.0.0.1" alone.'),
         ('bind = ""', 'bind ("") is neither a host name nor an IP address. '),
         (
@@ -912,8 +923,9 @@ def test_a_secret_that_others_can_read(mode: int) -> None:
 
 def test_a_secret_file_that_is_missing() -> None:
     assert secret_mistake('secret_file = "my secret"') == (
-        "my secret: there is no file with the secret. Make one with (umask 077; head -c 32 "
-        "/dev/urandom | base64 > 'my secret') and copy it to the other node."
+        "my secret: there is no file with the secret. Copy it from the other node, with its "
+        "mode. If neither has one, make it with (umask 077; head -c 32 "
+        "/dev/urandom | base64 > 'my secret') and copy it there."
     )
 
 

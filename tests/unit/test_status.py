@@ -14,6 +14,7 @@ from failover_agent.core.state import (
     Counters,
     Durable,
     EngineView,
+    Health,
     Holder,
     Overlap,
     PeerView,
@@ -138,6 +139,7 @@ def test_what_is_added_helps_to_see_why() -> None:
         replace(
             STATE,
             failed_because="web did not start",
+            refused_because="the backup refused: promised",
             overlap=Overlap(NOW - 60, NOW - 58.5),
             counters=Counters(stale=3, promotions=1),
         )
@@ -147,6 +149,7 @@ def test_what_is_added_helps_to_see_why() -> None:
     assert status["ready"] is True
     assert status["not_ready_because"] == []
     assert status["failed_because"] == "web did not start"
+    assert status["refused_because"] == "the backup refused: promised"
     assert status["overlap"] == {"since_s": 60.0, "lasted_s": 1.5}
     assert status["engine"] == {"reachable": True, "error": None}
     assert status["counters"] == {
@@ -187,6 +190,14 @@ def test_a_peer_is_reachable_within_heartbeat_timeout() -> None:
     assert silent["peer"]["heartbeat_age_s"] == 10.0
     assert silent["peer"]["phase"] == "standby"
     assert silent["redundancy"]["lost_because"] == ["the backup is not heard (no connection)"]
+
+
+def test_the_health_of_a_peer_is_that_of_an_active_one() -> None:
+    degraded = _peer(health=Health.DEGRADED)
+    active = _peer(health=Health.DEGRADED, phase=Phase.ACTIVE, holding=True)
+
+    assert _status(degraded)["peer"]["health"] is None
+    assert _status(active)["peer"]["health"] == "degraded"
 
 
 def test_a_peer_that_could_not_take_over_is_no_redundancy() -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import os
+import socket
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 
 from failover_agent.adapters.clock import Clock
 from failover_agent.adapters.docker import DockerEngine, EngineReport
@@ -13,19 +13,28 @@ from failover_agent.adapters.docker.client import (
     EngineRefusedError,
     EngineUnreachableError,
 )
-from failover_agent.checks.finding import Finding, Level, Status
+from failover_agent.checks.finding import Finding, Level
 from failover_agent.config import Settings
 from failover_agent.config.values import USUAL_DOCKER_HOST
-from failover_agent.core.state import RestartPolicyMode, Role
+from failover_agent.core.state import RestartPolicyMode
 from failover_agent.errors import EngineError
 
 OLDEST_API = (1, 41)
 """Engine 20.10, the oldest that was tried."""
 ENGINE_S = 5.0
+CONNECT_S = 1.0
 
 
-async def find(settings: Settings, status: Status | None) -> list[Finding]:
-    """Ask the engine; `status` is what the agent of this node says."""
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """What is known of it; `running`: the managed containers that run, in the order of start."""
+
+    findings: list[Finding]
+    running: tuple[str, ...] = ()
+
+
+async def look(settings: Settings) -> Engine:
+    """Ask the engine for all there is."""
     names = settings.keys.containers
     engine = DockerEngine(
         host=settings.docker_host,
@@ -41,26 +50,29 @@ async def find(settings: Settings, status: Status | None) -> list[Finding]:
         gone_when_stopped = await _gone_when_stopped(settings.docker_host, names)
     except EngineError as error:
         fix = _fix_of(settings.docker_host) or error.todo
-        return [Finding(Level.ERROR, "engine", f"{error.where}: {error.what}", fix)]
+        return Engine([Finding(Level.ERROR, "engine", f"{error.where}: {error.what}", fix)])
     finally:
         await engine.close()
-    return [
+    findings = [
         *of_engine(report, settings.docker_host),
-        *of_containers(report, settings, status, gone_when_stopped),
+        *of_containers(report, settings, gone_when_stopped),
     ]
+    return Engine(findings, tuple(seen.name for seen in report.containers if seen.alive))
 
 
 def _fix_of(host: str) -> str:
-    """The line that mends a socket that is missing, or not ours to use; "" for anything else."""
-    path = Path(host.removeprefix("unix://"))
+    """The line that mends a socket that is missing, dead, or not ours to use; "" for the rest."""
     try:
-        path.stat()
-    except FileNotFoundError:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(CONNECT_S)
+            connection.connect(host.removeprefix("unix://"))
+    except (FileNotFoundError, ConnectionRefusedError):
         return "systemctl start docker" if host == USUAL_DOCKER_HOST else ""
+    except PermissionError:
+        return "Run as root, or: usermod --append --groups docker $USER"
     except OSError:
         return ""
-    is_ours = os.access(path, os.R_OK | os.W_OK)
-    return "" if is_ours else "Run as root, or: usermod --append --groups docker $USER"
+    return ""
 
 
 async def _gone_when_stopped(host: str, names: tuple[str, ...]) -> frozenset[str]:
@@ -104,7 +116,6 @@ def of_engine(report: EngineReport, host: str) -> Iterator[Finding]:
 def of_containers(
     report: EngineReport,
     settings: Settings,
-    status: Status | None,
     gone_when_stopped: frozenset[str],
 ) -> Iterator[Finding]:
     """Each managed container."""
@@ -136,17 +147,3 @@ def of_containers(
                 "could forbid it" + ("; the agent will set it to no" if manages else ""),
                 f"docker update --restart=no {name}",
             )
-        if container.alive and status is None:
-            yield _of_running(subject, settings.role)
-
-
-def _of_running(subject: str, role: Role) -> Finding:
-    where_it_runs = "a pair that starts for the first time goes on where its containers run"
-    if role is Role.PRIMARY:
-        return Finding(Level.OK, subject, f"it runs, and goes on running here: {where_it_runs}")
-    return Finding(
-        Level.HINT,
-        subject,
-        f"it runs on the backup, without an agent: {where_it_runs}; if the primary is active "
-        "already, it is stopped here",
-    )

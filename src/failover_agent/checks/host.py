@@ -1,4 +1,4 @@
-"""This host: disk, sockets, port, and the agent that runs already."""
+"""This host: disk, sockets, port."""
 
 from __future__ import annotations
 
@@ -26,7 +26,6 @@ def find(settings: Settings, status: Status | None) -> Iterator[Finding]:
     yield from of_state_dir(settings)
     yield from of_control_socket(settings.node.control_socket, status)
     yield from of_port(settings, status)
-    yield from of_agent(status)
 
 
 def of_state_dir(settings: Settings) -> Iterator[Finding]:
@@ -147,13 +146,3 @@ def of_port(settings: Settings, status: Status | None) -> Iterator[Finding]:
             )
     else:
         yield Finding(Level.OK, "port", f"{bind}:{port} is free")
-
-
-def of_agent(status: Status | None) -> Iterator[Finding]:
-    """What the running agent says of itself."""
-    if status is None:
-        yield Finding(Level.HINT, "agent", "none runs on this host yet")
-        return
-    yield Finding(Level.OK, "agent", f"it runs (version {status['version']}, {status['phase']})")
-    for alarm in status["alarms"]:
-        yield Finding(Level.WARNING, "alarm", f"{alarm['code']}: {alarm['sentence']}")

@@ -1,4 +1,4 @@
-"""`failover-agent history`: each change of phase, when and why, oldest first."""
+"""`failover-agent history`: each change of this node's phase, when and why, oldest first."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import json
 
 from failover_agent.cli import control, disk, output
 from failover_agent.errors import ExitCode, NoAgentError
+
+HEADER = "What the agent of this host did; the other one has a history of its own.\n"
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -22,6 +24,8 @@ def main(arguments: argparse.Namespace) -> int:
         output.say(json.dumps(transitions, indent=2, ensure_ascii=False))
     elif not transitions:
         output.say("Nothing has happened yet.")
-    for transition in () if arguments.json else transitions:
-        output.say("\n".join(disk.transition_lines(transition)))
+    else:
+        output.say(HEADER)
+        for transition in transitions:
+            output.say("\n".join(disk.transition_lines(transition)))
     return code

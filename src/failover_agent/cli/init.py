@@ -95,6 +95,13 @@ def _configuration(arguments: argparse.Namespace) -> str:
             what=f"it is the same host as --primary ({primary})",
             todo="A pair needs two hosts.",
         )
+    for option, host in (("--primary", primary), ("--backup", backup)):
+        if values.is_loopback(host):
+            raise ConfigError(
+                where=option,
+                what=f"{host} is every host's own address, so a node would call itself",
+                todo="Write the address at which the other host reaches this one.",
+            )
     names = [name.strip() for name in arguments.containers.split(",") if name.strip()]
     for name in names:
         _checked("--containers", name, values.check_container)
@@ -127,7 +134,6 @@ def _checked(option: str, text: str, check: Callable[[str], str]) -> str:
 def _next_steps(arguments: argparse.Namespace, config_file: Path, secret_file: Path) -> str:
     config_file, secret_file = config_file.absolute(), secret_file.absolute()
     directory = config_file.parent
-    where = "" if directory == USUAL_DIR else f" --config {shlex.quote(str(config_file))}"
     host = f"[{arguments.backup}]" if ":" in arguments.backup else arguments.backup
     place = shlex.quote(f"{directory}/")
     return f"""\
@@ -135,18 +141,32 @@ Written, the same for both hosts:
   {config_file}
   {secret_file}  (mode 0600)
 
-Next, on this host if it is the primary:
-  1. Copy both files to the backup, with their modes:
+Next:
+  1. Copy both files to the other host, with their modes. From the primary:
      ssh root@{arguments.backup} mkdir -p {place}
      scp -p {shlex.quote(str(config_file))} {shlex.quote(str(secret_file))} root@{host}:{place}
-  2. Create the containers on both hosts (start them on the primary only), and look
-     for what is missing:
-     failover-agent check --role primary{where}    # on {arguments.primary}
-     failover-agent check --role backup{where}    # on {arguments.backup}
-  3. Start an agent on each host. By hand:
-     failover-agent run --role primary{where}    # on {arguments.primary}
-     failover-agent run --role backup{where}    # on {arguments.backup}
-     With systemd, after the unit was installed, on each host with its own role:
+  2. Create the containers on both hosts. Those that run on the primary already
+     go on running.
+{_start(arguments, config_file)}"""
+
+
+def _start(arguments: argparse.Namespace, config_file: Path) -> str:
+    """How to go on: with systemd where its unit looks for the file, else by hand."""
+    if config_file.parent == USUAL_DIR:
+        return """\
+  3. On each host say which it is (primary, or backup), check, and start:
      echo FAILOVER_AGENT_ROLE=primary > /etc/failover-agent/environment
-     systemctl enable --now failover-agent
-  4. See who is active: failover-agent status{where}"""
+     failover-agent check --role primary
+     systemctl enable --now failover-agent    # its unit is in deploy/systemd/
+     Until both agents run, check warns of a peer that does not answer.
+  4. See who is active: failover-agent status"""
+    where = f"--config {shlex.quote(str(config_file))}"
+    return f"""\
+  3. On {arguments.primary}, the primary, check and start:
+     failover-agent check --role primary {where}
+     failover-agent run --role primary {where}
+     On {arguments.backup}, the backup:
+     failover-agent check --role backup {where}
+     failover-agent run --role backup {where}
+     (The systemd unit reads {USUAL_DIR}/config.toml, and not this file.)
+  4. See who is active: failover-agent status {where}"""

@@ -81,6 +81,8 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EXIT_CODES,
     )
     parser.add_argument("--version", action="version", version=f"failover-agent {__version__}")
+    parser.set_defaults(config=None, role=None)
+    _add_config(parser, help_too=False)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     run = commands.add_parser("run", help="be the agent of this host")
@@ -146,15 +148,22 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_config(parser: argparse.ArgumentParser) -> None:
+def _add_config(parser: argparse.ArgumentParser, *, help_too: bool = True) -> None:
+    """Before the command or behind it: where it is not given it must not undo the other place."""
+    of_config = "else $FAILOVER_AGENT_CONFIG, else /etc/failover-agent/config.toml"
+    of_role = "primary or backup; else $FAILOVER_AGENT_ROLE"
     parser.add_argument(
         "--config",
         type=Path,
         metavar="FILE",
-        help="else $FAILOVER_AGENT_CONFIG, else /etc/failover-agent/config.toml",
+        default=argparse.SUPPRESS,
+        help=of_config if help_too else argparse.SUPPRESS,
     )
     parser.add_argument(
-        "--role", metavar="ROLE", help="primary or backup; else $FAILOVER_AGENT_ROLE"
+        "--role",
+        metavar="ROLE",
+        default=argparse.SUPPRESS,
+        help=of_role if help_too else argparse.SUPPRESS,
     )
 
 

@@ -6,7 +6,9 @@ Where no agent answers it tells what the record and the journal on this disk say
 from __future__ import annotations
 
 import argparse
+import errno
 import json
+import os
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,6 +19,8 @@ from failover_agent.core.transitions import REASONS
 from failover_agent.errors import ExitCode, NoAgentError
 
 REDRAW_S = 1.0
+REFUSED = os.strerror(errno.ECONNREFUSED)
+"""What the agent says of a peer whose host answers that nobody listens."""
 
 _LEADING = frozenset({"promoting", "active", "demoting", "failed"})
 _LEFT = 12
@@ -100,14 +104,15 @@ def headline(status: Mapping[str, Any]) -> str:
     """The one thing that matters."""
     cluster, phase, peer = status["cluster"], status["phase"], status["peer"] or {}
     this = f"this node ({status['role']})"
-    since = f"since {length(status['since_s'] or 0.0)}"
+    lasting = f"for {length(status['since_s'] or 0.0)}"
     if phase in _LEADING:
         word = phase.upper() if phase in {"active", "failed"} else phase
         return (
-            f"{cluster}: {word} on {this}, term {status['term']}, {since}; {_peer_as_standby(peer)}"
+            f"{cluster}: {word} on {this}, term {status['term']}, {lasting}; "
+            f"{_peer_as_standby(peer)}"
         )
     readiness = "" if phase != "standby" else " and ready" if status["ready"] else " but NOT READY"
-    here = f"{this} is {phase}{readiness}, {since}"
+    here = f"{this} is {phase}{readiness}, {lasting}"
     if peer.get("phase") in _LEADING:
         word = "ACTIVE" if peer["phase"] == "active" else peer["phase"]
         silent = "" if peer["reachable"] else ", but SILENT"
@@ -169,12 +174,14 @@ def _containers(status: Mapping[str, Any], paint: Paint) -> list[str]:
 
 def _facts(status: Mapping[str, Any]) -> Iterator[str]:
     yield _fact("reason", _reason(status["reason"]))
-    if status["failed_because"]:
+    if status["failed_because"] and "failed" not in {alarm["code"] for alarm in status["alarms"]}:
         yield _fact("failed", status["failed_because"])
+    if status.get("refused_because"):
+        yield _fact("asked", f"to run the service, but {status['refused_because']}")
     peer = status["peer"]
     if peer:
-        yield _fact("peer", ", ".join(_of_peer(peer)))
-        if peer["phase"] not in _LEADING:
+        yield _fact("peer", _of_peer(peer))
+        if peer["reachable"] and peer["phase"] not in _LEADING:
             yield from map(_bullet, peer["not_ready_because"] or ())
     if status["phase"] == "standby" and not status["ready"]:
         yield _fact("this node", "not ready:")
@@ -205,11 +212,26 @@ def _lost_because(status: Mapping[str, Any]) -> Sequence[str]:
     return lost
 
 
-def _of_peer(peer: Mapping[str, Any]) -> Iterator[str]:
-    yield peer["role"]
+def _of_peer(peer: Mapping[str, Any]) -> str:
+    """What it is; of a silent one, what it was when it was heard last."""
+    age_s = peer["heartbeat_age_s"]
     if peer["phase"] is None:
-        yield "never heard"
-        return
+        heard = f"{peer['role']}, never heard"
+    elif not peer["reachable"] and age_s is not None:
+        was = f"it was {peer['phase']}, term {peer['term']}"
+        heard = f"{peer['role']}, last heard {length(age_s)} ago: {was}"
+    else:
+        heard = ", ".join(_of_reachable(peer))
+    if not peer["reachable"] and REFUSED in (peer.get("error") or ""):
+        heard += (
+            ". The connection is refused, so its host is up and its agent is not: the containers "
+            "may run there. On that host: systemctl start failover-agent"
+        )
+    return heard
+
+
+def _of_reachable(peer: Mapping[str, Any]) -> Iterator[str]:
+    yield peer["role"]
     yield peer["phase"]
     yield f"term {peer['term']}"
     if peer["heartbeat_age_s"] is not None:
@@ -219,8 +241,8 @@ def _of_peer(peer: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _alarm(alarm: Mapping[str, Any], paint: Paint) -> str:
-    since = "" if alarm["since_s"] is None else f", since {length(alarm['since_s'])}"
-    head = f"  ALARM {clean(alarm['code'])}{since}"
+    lasting = "" if alarm["since_s"] is None else f", for {length(alarm['since_s'])}"
+    head = f"  ALARM {clean(alarm['code'])}{lasting}"
     return f"{paint(head, 'yellow')}\n{output.paragraph(alarm['sentence'], ' ' * 4)}"
 
 

@@ -110,7 +110,8 @@ def read_secret(path: Path) -> bytes:
         raise SecretError(
             where=str(path),
             what="there is no file with the secret",
-            todo=f"Make one with {make} and copy it to the other node.",
+            todo="Copy it from the other node, with its mode. If neither has one, make it with "
+            f"{make} and copy it there.",
         ) from error
     except OSError as error:
         raise SecretError(

@@ -174,6 +174,9 @@ def _complain_of_unknown(
         found = [other for other in everything if other[-1] == elsewhere]
         todo = f"Did you mean {elsewhere}? {_homes_sentence(found)}"
         _spare(source, found)
+    elif is_table and not table:
+        tables = ", ".join(each for each, below in known.items() if isinstance(below, Mapping))
+        todo = f"Tables: {tables}. Those of the nodes are [primary] and [backup]."
     else:
         place = f"[{table[0]}]" if table else "The file"
         todo = f"{place} knows {', '.join(here)}."

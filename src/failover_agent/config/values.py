@@ -145,14 +145,16 @@ def check_host(text: str) -> str:
     """A host name or an address alone, for `bind` and for `init`. Raises Unfit."""
     if _is_host(text):
         return text
-    bare = text.removeprefix("http://").rstrip("/")
+    scheme, separator, rest = text.partition("://")
+    bare = (rest if separator else scheme).rstrip("/")
     if bare.startswith("[") and bare.endswith("]") and _is_ipv6(bare[1:-1]):
         raise Unfit(f"({shown(text)}) has brackets", f'Write "{bare[1:-1]}".')
     host, _, port = bare.rpartition(":")
     if host and _port(port) and _is_host(host.strip("[]")):
-        raise Unfit(f"({shown(text)}) has a port", f'Write "{host.strip("[]")}" alone.')
+        what = "is a URL" if separator else "has a port"
+        raise Unfit(f"({shown(text)}) {what}", f'Write "{host.strip("[]")}" alone.')
     if bare != text and _is_host(bare):
-        raise Unfit(f"({shown(text)}) has a scheme", f'Write "{bare}" alone.')
+        raise Unfit(f"({shown(text)}) is a URL", f'Write "{bare}" alone.')
     raise Unfit(
         f"({shown(text)}) is neither a host name nor an IP address",
         'Write one such as "10.0.0.1", "fd00::1" or "host-a.example".',
@@ -163,7 +165,7 @@ def is_own_address(endpoint: Address, bind: str, port: int) -> bool:
     """Would a message to `endpoint` certainly come back to who listens on `bind`:`port`?"""
     if endpoint.port != port:
         return False
-    return endpoint.host == bind.lower() or (_is_unspecified(bind) and _is_loopback(endpoint.host))
+    return endpoint.host == bind.lower() or (_is_unspecified(bind) and is_loopback(endpoint.host))
 
 
 def check_docker_host(text: str) -> str:
@@ -230,7 +232,8 @@ def _is_unspecified(host: str) -> bool:
         return False
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Does `host` mean, on every host, that host itself?"""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:

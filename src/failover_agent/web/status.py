@@ -55,6 +55,7 @@ def status_of(
         "ready": not not_ready,
         "not_ready_because": list(not_ready),
         "failed_because": state.failed_because or None,
+        "refused_because": state.refused_because or None,
         "peer": _peer(policy.others[0], state, policy, now) if policy.others else None,
         "arbiter": _arbiter(state, policy, now),
         "engine": {"reachable": state.engine.reachable, "error": state.engine.error or None},
@@ -128,7 +129,7 @@ def _peer(role: Role, state: State, policy: Policy, now: float) -> dict[str, Any
         "ready": None if view.readiness is None else view.readiness is Readiness.READY,
         "not_ready_because": list(view.not_ready_because) if was_heard else None,
         "node_id": view.node_id,
-        "health": view.health,
+        "health": view.health if view.holding else None,
         "error": view.error or None,
     }
 
