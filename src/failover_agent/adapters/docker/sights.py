@@ -76,6 +76,7 @@ class _Begun(NamedTuple):
     number: int
     deaths: int
     starts: int
+    orders: int
 
 
 class Sights:
@@ -117,7 +118,7 @@ class Sights:
 
     def doubt(self, name: str) -> None:
         """It may have been started: whether it runs is not known before the next look."""
-        self._watched[name].starts += 1
+        self._watched[name].orders += 1
 
     # -- hints ----------------------------------------------------------------------------------
 
@@ -258,7 +259,7 @@ class Sights:
 
     def _begin(self, watched: Watched) -> _Begun:
         self._looks += 1
-        return _Begun(self._looks, watched.deaths, watched.starts)
+        return _Begun(self._looks, watched.deaths, watched.starts, watched.orders)
 
     def _take(self, watched: Watched, sight: Sight, begun: _Begun) -> bool:
         """Keeps what was seen, unless something newer is known. False: look again."""
@@ -268,6 +269,7 @@ class Sights:
             watched.take(sight, self._proc)
             watched.number = begun.number
             watched.starts_seen = begun.starts
+            watched.orders_seen = begun.orders
         if watched.believed is not None and not self._is_lost:
             self._tell(watched, watched.believed.observation)
         self.news.ring()

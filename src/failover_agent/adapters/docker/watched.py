@@ -32,8 +32,10 @@ class Watched:
     gone_at_s: float | None = None  # it was first seen to be gone, by the loop's clock
     strays: tuple[processes.Process, ...] = ()  # its processes that the engine does not know
     deaths: int = 0
-    starts: int = 0
-    starts_seen: int = 0  # how many there were when the last look began
+    starts: int = 0  # told by the stream
+    starts_seen: int = 0  # how many there were when the last look began, or the last death came
+    orders: int = 0  # our own calls that may have started it
+    orders_seen: int = 0  # how many there were when the last look began
     failed_looks: int = 0
     hint: asyncio.Event = field(default_factory=asyncio.Event)
 
@@ -41,7 +43,9 @@ class Watched:
         """Does a process of it run, by what can be seen without the engine?"""
         if self.has_strays():
             return True
-        if self.sight is None or self.starts != self.starts_seen:
+        if self.sight is None:
+            return None
+        if (self.starts, self.orders) != (self.starts_seen, self.orders_seen):
             return None
         if not self.sight.observation.alive:
             return False
@@ -74,6 +78,7 @@ class Watched:
         """The engine reported the end of what `sight` shows."""
         dead = _down(sight, detail)
         self.sight = replace(dead, pid=0)
+        self.starts_seen = self.starts  # The stream is in order: those starts came before.
         self.process = None
         return dead.observation
 
