@@ -146,7 +146,10 @@ def test_alarms_containers_repairs_and_terms_are_a_line_each(open_log: Open) -> 
         'INFO container name=web from=unknown to=down "exited (137)"',
         "INFO repair name=web term=7",
         "INFO alarm ended code=peer_silent after_s=100",
-        'WARNING overlap length_s=2.5 "both nodes were active for so long; this one has stopped"',
+        (
+            "WARNING overlap length_s=2.5"
+            ' "both nodes were active for so long; the other one has stopped"'
+        ),
     ]
 
 

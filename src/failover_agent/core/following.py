@@ -115,7 +115,9 @@ def _stop_strays(turn: Turn) -> None:
     """
     state = turn.state
     names = strays(state)
-    served = _holders(state, turn.now, turn.policy) or _is_outranked(state, turn.now, turn.policy)
+    leaders = _holders(state, turn.now, turn.policy)
+    serving = [peer for peer in leaders if reports.serves(peer.phase, peer.running)]
+    served = serving or (not leaders and _is_outranked(state, turn.now, turn.policy))
     if not names or not served or state.stop_job is not None or turn.now < state.retry_at_s:
         return
     names = tuple(reversed(names))

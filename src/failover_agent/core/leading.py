@@ -253,14 +253,8 @@ def on_peer_holding(turn: Turn, peer: PeerView, beat: Beat) -> None:
     runs_nothing = state.phase is Phase.FAILED and reports.running(state) == 0
     if runs_nothing and beat.phase is Phase.ACTIVE:
         releasing.demote(turn, peer.role, Reason.START_FAILED)
-    elif theirs > mine and _serves(beat):
+    elif theirs > mine and reports.serves(beat.phase, beat.running):
         releasing.demote(turn, None, Reason.NEWER_TERM)
-
-
-def _serves(beat: Beat) -> bool:
-    """Does this holder run the service, or is it about to? One that gives it up does not (S5)."""
-    failed = beat.phase is Phase.FAILED and beat.running == 0
-    return beat.phase is not Phase.DEMOTING and not failed
 
 
 def _note_overlap(turn: Turn, beat: Beat) -> None:

@@ -44,6 +44,14 @@ def is_holding(peer: PeerView, now: float, policy: Policy) -> bool:
     return peer.holding and is_reachable(peer, now, policy)
 
 
+def serves(phase: Phase | None, running: int | None) -> bool:
+    """Does a holder in this phase run the service, or is it about to?
+
+    One that gives it up does not, nor one that could start nothing (S5).
+    """
+    return phase is not Phase.DEMOTING and not (phase is Phase.FAILED and running == 0)
+
+
 def is_able(peer: PeerView, now: float, policy: Policy) -> bool:
     """Could `peer` start the service if nobody else did?"""
     return (

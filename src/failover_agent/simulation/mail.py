@@ -1,0 +1,199 @@
+"""What an agent says and hears: requests with their answers, and the gate before the core.
+
+It stands in for `adapters/peer`, `web/peer_api` and the authentication between them: messages of an
+earlier run, of our own role or of ourselves never reach the core as messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, assert_never
+
+from failover_agent.core.effects import Reply, SendHeartbeat, SendRelease, SendVoteRequest
+from failover_agent.core.events import (
+    ConflictKind,
+    ConflictSeen,
+    HeartbeatAnswered,
+    HeartbeatFailed,
+    HeartbeatReceived,
+    ReleaseAnswered,
+    ReleaseFailed,
+    ReleaseReceived,
+    VoteAnswered,
+    VoteFailed,
+    VoteRequested,
+)
+from failover_agent.core.messages import (
+    Beat,
+    BeatAnswer,
+    ReleaseAnswer,
+    ReleaseRequest,
+    Request,
+    VoteAnswer,
+    VoteRequest,
+)
+from failover_agent.core.state import Role
+from failover_agent.simulation.facts import Said
+from failover_agent.simulation.network import Exchange
+
+if TYPE_CHECKING:
+    from failover_agent.simulation.node import Agent
+
+
+class Mail:
+    """The letters of one run of an agent."""
+
+    def __init__(self, agent: Agent) -> None:
+        """Nothing said, nothing heard."""
+        self._agent = agent
+        self._requests: dict[int, Exchange[Any]] = {}
+        self._last_request = 0
+        self._newest_run: dict[Role, int] = {}
+
+    def take(self, effect: SendHeartbeat | SendVoteRequest | SendRelease | Reply) -> None:
+        """Put it on the wire."""
+        match effect:
+            case SendHeartbeat():
+                self._send_heartbeat(effect)
+            case SendVoteRequest():
+                self._send_vote_request(effect)
+            case SendRelease():
+                self._send_release(effect)
+            case Reply():
+                self._reply(effect)
+            case _:
+                assert_never(effect)
+
+    def _reply(self, effect: Reply) -> None:
+        world, here = self._agent.world, self._agent.host.name
+        exchange = self._requests.pop(effect.request_id)
+        world.chronicle.happened(Said(here, effect.answer))
+        world.network.carry(here, exchange.sent_from, lambda: exchange.answer(effect.answer))
+
+    def _send_heartbeat(self, effect: SendHeartbeat) -> None:
+        sent_at_s, to = self._agent.host.clock(), effect.to
+
+        def answered(answer: BeatAnswer) -> None:
+            self._hear(to, answer.beat.sender.run_id)
+            self._agent.post(HeartbeatAnswered(to, sent_at_s, effect.beat.term, answer))
+
+        self._ask(
+            to,
+            effect.beat,
+            effect.deadline_s,
+            answered,
+            lambda error: self._agent.post(HeartbeatFailed(to, sent_at_s, error)),
+        )
+
+    def _send_vote_request(self, effect: SendVoteRequest) -> None:
+        sent_at_s, to, request = self._agent.host.clock(), effect.to, effect.request
+
+        def answered(answer: VoteAnswer) -> None:
+            self._hear(to, answer.sender.run_id)
+            self._agent.post(VoteAnswered(to, sent_at_s, answer))
+
+        self._ask(
+            to,
+            request,
+            effect.deadline_s,
+            answered,
+            lambda error: self._agent.post(VoteFailed(to, request.kind, request.term, error)),
+        )
+
+    def _send_release(self, effect: SendRelease) -> None:
+        to, request = effect.to, effect.request
+
+        def answered(answer: ReleaseAnswer) -> None:
+            self._hear(to, answer.sender.run_id)
+            self._agent.post(ReleaseAnswered(to, answer))
+
+        self._ask(
+            to,
+            request,
+            effect.deadline_s,
+            answered,
+            lambda error: self._agent.post(ReleaseFailed(to, request.term, error)),
+        )
+
+    def _ask(
+        self,
+        to: Role,
+        request: Request,
+        deadline_s: float,
+        answered: Callable[[Any], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._agent.world.chronicle.happened(Said(self._agent.host.name, request))
+        exchange = Exchange(self._agent, deadline_s, answered, failed)
+        target = self._agent.host.endpoints[to]
+        self._agent.world.network.carry(
+            self._agent.host.name,
+            target,
+            lambda: self._agent.world.arrive(target, request, exchange),
+        )
+
+    # --- messages of others ---------------------------------------------------------------------
+
+    def receive(self, request: Request, exchange: Exchange[Any]) -> None:
+        """What web/ does: refuse what is not authentic, else ask the core."""
+        self._agent.call(lambda: self._receive(request, exchange))
+
+    def _receive(self, request: Request, exchange: Exchange[Any]) -> None:
+        sender = request.sender
+        conflict = self._conflict_with(request)
+        if conflict is not None:
+            self._agent.post(conflict)
+            exchange.sender.mail.conflicts_with(self._agent)
+            self._agent.world.network.carry(
+                self._agent.host.name, exchange.sent_from, lambda: exchange.refuse(conflict.detail)
+            )
+            return
+        if not self._hear(sender.role, sender.run_id):
+            return
+        self._last_request += 1
+        number = self._last_request
+        self._requests[number] = exchange
+        match request:
+            case Beat():
+                self._agent.post(HeartbeatReceived(number, request))
+            case VoteRequest():
+                self._agent.post(VoteRequested(number, request))
+            case ReleaseRequest():
+                self._agent.post(ReleaseReceived(number, request))
+            case _:
+                assert_never(request)
+
+    def _hear(self, role: Role, run_id: str) -> bool:
+        """False for a message of a run that a newer one has replaced."""
+        run = int(run_id.removeprefix("run-"))
+        newest = self._newest_run.get(role, 0)
+        self._newest_run[role] = max(run, newest)
+        return run >= newest
+
+    def _conflict_with(self, request: Request) -> ConflictSeen | None:
+        sender = request.sender
+        if sender.node_id == self._agent.state.node_id:
+            return ConflictSeen(ConflictKind.ENDPOINT_IS_SELF, "the endpoint is this agent itself")
+        if sender.role is not self._agent.host.policy.role:
+            return None
+        return ConflictSeen(
+            ConflictKind.SAME_ROLE,
+            f"{sender.node_id} is {sender.role} too",
+            node_id=sender.node_id,
+            holding=isinstance(request, Beat) and request.renews,
+            may_lead=not isinstance(request, Beat) or request.may_lead,
+        )
+
+    def conflicts_with(self, other: Agent) -> None:
+        """Another agent refused us because it has our role, or is us."""
+        if other is self._agent:
+            kind, detail = ConflictKind.ENDPOINT_IS_SELF, "the endpoint is this agent itself"
+        else:
+            kind, detail = (
+                ConflictKind.SAME_ROLE,
+                f"{other.state.node_id} is {other.state.role} too",
+            )
+        seen = ConflictSeen(
+            kind, detail, other.state.node_id, holding=other.state.is_holding, may_lead=True
+        )
+        self._agent.call(lambda: self._agent.post(seen))

@@ -1,0 +1,1 @@
+"""Every safety rule removed or bent in turn, each caught."""

@@ -1,0 +1,1 @@
+"""Transcripts: events in, phases and effects out, for people to read."""
