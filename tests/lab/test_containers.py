@@ -137,6 +137,17 @@ def test_a_start_that_fails_on_the_peer_comes_back(lab: Lab) -> None:
     assert_never_two(lab)
 
 
+def test_a_container_that_somebody_starts_on_the_standby_is_stopped(lab: Lab) -> None:
+    start_pair(lab)
+    before = term(lab.a)
+    lab.b.services["cache"].start()
+    until(lambda: lab.b.services["cache"].state == "exited", LIMIT_S, "its agent stops it")
+    until(lambda: "stray_container" not in alarms(lab.b), LIMIT_S, "and is content")
+    assert "stray_container" in lab.b.agent.log()
+    watch(lab, 2.0, lab.a)
+    assert term(lab.a) == before
+
+
 def phases(node: Node) -> list[str]:
     """Every phase of the history, oldest first."""
     listed = node.agent.cli("history", "--json").stdout

@@ -205,3 +205,13 @@ def test_under_consistency_only_one_that_led_and_kept_starts_alone(core: Product
         alone.wait(STARTUP_GRACE + 3 * T)
 
         assert (alone.state.held_term is not None) is starts
+
+
+def test_a_late_beat_does_not_make_an_active_peer_abstain(core: Product) -> None:
+    alone = a_voter(core, **{**MINE, "holder": Holder(Role.PRIMARY, "primary-1")})
+    alone.beats(Phase.ACTIVE, 6)
+    for _ in range(10):
+        alone.wait(T / 4)
+        alone.beats(Phase.STANDBY, 5, readiness=Readiness.CANNOT, running=0)
+        assert alone.state.held_term is None
+        alone.beats(Phase.ACTIVE, 6)

@@ -14,6 +14,7 @@ from failover_agent.core.effects import SendVoteRequest, StopContainers
 from failover_agent.core.events import VoteAnswered
 from failover_agent.core.messages import Refusal, VoteKind, VoteRequest
 from failover_agent.core.state import (
+    HOLDING_PHASES,
     Candidacy,
     LoneStart,
     Overlap,
@@ -27,6 +28,9 @@ from failover_agent.core.state import (
     State,
 )
 from failover_agent.core.turn import Turn
+
+UNABLE = frozenset({Refusal.NOT_READY, Refusal.CONTAINERS_RUN})
+"""Refusals of a voter that is not able to vote now: no promise of its own stands behind them."""
 
 
 def advance(turn: Turn) -> None:
@@ -242,6 +246,7 @@ def begin_candidacy(turn: Turn, reason: Reason, *, by_word: bool = False) -> Non
             stage=Stage.POLL,
             term=0,
             reason=reason,
+            begun_at_s=turn.now,
             granted=frozenset({turn.state.role}),
             silence_counts=silence_is_leave(turn.state, turn.policy),
             by_word=by_word,
@@ -276,7 +281,8 @@ def has_majority(state: State, now: float, policy: Policy) -> bool:
     assert candidacy is not None
     votes_for = set(candidacy.granted)
     for peer in _members(state, policy):
-        absent = reports.is_silent(peer, now, policy) or reports.abstains(peer, now, policy)
+        unable = peer.role in candidacy.unable and reports.abstains(peer, now, policy)
+        absent = unable or reports.is_silent(peer, now, policy)
         silence = candidacy.silence_counts and absent
         gone = absent or not reports.is_heard_lately(peer, now, policy)
         word = candidacy.by_word and gone
@@ -367,7 +373,8 @@ def on_vote_answered(turn: Turn, event: VoteAnswered) -> None:
         leading.on_prepare_answered(turn, event)
         return
     expected = None if candidacy is None else _question(candidacy)
-    if candidacy is None or expected != (answer.kind, answer.asked_term):
+    is_its_own = candidacy is not None and event.sent_at_s >= candidacy.begun_at_s
+    if candidacy is None or not is_its_own or expected != (answer.kind, answer.asked_term):
         turn.count_stale()
         return
     peer = turn.state.peers[event.voter]
@@ -381,6 +388,8 @@ def on_vote_answered(turn: Turn, event: VoteAnswered) -> None:
             refused=candidacy.refused | {event.voter},
             granted=candidacy.granted - {event.voter},
         )
+        if answer.vote.refusal in UNABLE and answer.phase not in HOLDING_PHASES:
+            candidacy = replace(candidacy, unable=candidacy.unable | {event.voter})
         because = f"the {event.voter} refused: {answer.vote.refusal}"
         turn.state = replace(turn.state, refused_because=because)
         wait_s = answer.vote.remaining_s

@@ -321,6 +321,7 @@ def _raise_term(turn: Turn, voter: Role, told: int) -> None:
             stage=Stage.ASK,
             term=term,
             reason=state.reason,
+            begun_at_s=turn.now,
             asked_at_s=turn.now,
             granted=frozenset({state.role}),
         ),

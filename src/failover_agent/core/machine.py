@@ -111,8 +111,8 @@ def _take_in(turn: Turn, event: Event) -> None:
         turn.count_stale()
         return
     match event:
-        case Tick():
-            pass
+        case Tick() | VoteFailed() | ReleaseFailed():
+            pass  # No answer is no vote; what is still wanted is said again with the next beat.
         case HeartbeatReceived():
             _on_heartbeat_received(turn, event)
         case HeartbeatAnswered():
@@ -123,16 +123,14 @@ def _take_in(turn: Turn, event: Event) -> None:
             _hear(turn, event.request.sender.role)
             votes.on_vote_requested(turn, event)
         case VoteAnswered():
+            _hear(turn, event.voter)
             following.on_vote_answered(turn, event)
-        case VoteFailed():
-            pass  # No answer is no vote; the question is asked again with the next beat.
         case ReleaseReceived():
             _hear(turn, event.request.sender.role)
             votes.on_release(turn, event)
         case ReleaseAnswered():
+            _hear(turn, event.voter)
             releasing.on_release_answered(turn, event)
-        case ReleaseFailed():
-            pass
         case ConflictSeen():
             _on_conflict(turn, event)
         case AddressLost():

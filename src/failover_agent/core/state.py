@@ -319,14 +319,18 @@ class Candidacy:
 
     `granted` are the voters that said yes in this stage, this node included; `asked_at_s` is when
     the question of this stage was last sent, None before. `silence_counts`: when it began, silence
-    stood for a vote (table of section 4); `by_word`: the operator's word does.
+    stood for a vote (table of section 4); `by_word`: the operator's word does. `unable` are those
+    that answered this candidacy that they could not vote, and hold nothing themselves. Answers to
+    what was sent before `begun_at_s` belong to an earlier one.
     """
 
     stage: Stage
     term: int
     reason: Reason
+    begun_at_s: float
     granted: frozenset[Role]
     refused: frozenset[Role] = frozenset()
+    unable: frozenset[Role] = frozenset()
     asked_at_s: float | None = None
     silence_counts: bool = False
     by_word: bool = False

@@ -249,12 +249,11 @@ def test_a_peer_that_says_it_runs_nothing_and_cannot_is_no_worse_than_a_silent_o
     node = starting(policy(BACKUP), held_by(THE_PRIMARY, released=True))
     node.takes(all_down(node))
 
-    step = node.takes(cannot(node))
+    asked = node.takes(cannot(node))
+    told = node.takes(node.vote(VoteKind.POLL, Refusal.NOT_READY))
 
-    assert phases(step) == [
-        (Phase.ACQUIRING, Reason.NOBODY_ACTIVE),
-        (Phase.PROMOTING, Reason.NOBODY_ACTIVE),
-    ]
+    assert phases(asked) == [(Phase.ACQUIRING, Reason.NOBODY_ACTIVE)], "its own word is asked for"
+    assert phases(told) == [(Phase.PROMOTING, Reason.NOBODY_ACTIVE)]
 
 
 @pytest.mark.parametrize("changes", [{"running": 1}, {"running": None}])
@@ -278,9 +277,22 @@ def test_a_restarted_agent_does_not_wait_for_the_word_of_a_half_dead_peer() -> N
     node = starting(durable=held_by(THE_PRIMARY, led=True), boot_is_new=False)
     node.takes(all_up(node))
 
-    step = node.takes(cannot(node))
+    node.takes(cannot(node))
+    step = node.takes(node.vote(VoteKind.POLL, Refusal.NOT_READY))
 
     assert phases(step)[-1] == (Phase.PROMOTING, Reason.NOBODY_ACTIVE)
+
+
+def test_an_answer_to_an_earlier_candidacy_counts_for_nothing() -> None:
+    node = starting(policy(BACKUP), held_by(THE_PRIMARY, released=True))
+    node.takes(all_down(node))
+    node.takes(cannot(node))
+    early = node.vote(VoteKind.POLL, Refusal.NOT_READY)
+
+    step = node.takes(replace(early, sent_at_s=early.sent_at_s - 1))
+
+    assert phases(step) == []
+    assert node.state.counters.stale == 1
 
 
 # --- takeover on silence --------------------------------------------------------------------------
