@@ -53,7 +53,7 @@ def load(edits: Sequence[Edit], *, checked: bool) -> Product:
         source = sources.get(edit.file) or (CORE / edit.file).read_text()
         sources[edit.file] = edit.apply(source)
     codes = {
-        f"{PACKAGE}.{Path(file).stem}": compile(source, f"mutant of {file}", "exec")
+        f"{PACKAGE}.{Path(file).stem}": compile(source, f"<mutant of {file}>", "exec")
         for file, source in sources.items()
     }
     with _forgotten(), _served(codes):
