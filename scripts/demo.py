@@ -106,6 +106,7 @@ def play(lab: Lab) -> None:
     b.boot()
     lab.start_agent(b, "backup", TIMINGS)
     wait(lambda: is_redundant(a), "host-b is back as standby")
+    wait(lambda: b.agent.status()["peer"]["phase"] == "active", "host-b knows who leads")
     show(b, "status")
 
     title("5. What happened, and why")
