@@ -53,7 +53,8 @@ from failover_agent.core.invariants import check
 from failover_agent.core.machine import next_deadline, step
 from failover_agent.core.messages import Answer
 from failover_agent.core.plan import Save, Step, plan
-from failover_agent.core.state import Durable, Phase, Policy, State
+from failover_agent.core.policy import Policy
+from failover_agent.core.state import Durable, Phase, State
 
 INBOX_LIMIT = 1000
 BATCH = 50

@@ -32,7 +32,7 @@ from failover_agent.config import Settings
 from failover_agent.core import startup
 from failover_agent.core.events import StopRequested
 from failover_agent.core.messages import Sender
-from failover_agent.core.state import PartitionPolicy, Policy
+from failover_agent.core.policy import PartitionPolicy, Policy
 from failover_agent.errors import ExitCode, FailoverAgentError
 from failover_agent.protocol.auth import Keeper
 from failover_agent.web.app import serve_operator, serve_public

@@ -26,6 +26,7 @@ from failover_agent.core.messages import (
     Vote,
     VoteAnswer,
 )
+from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     ContainerState,
     ContainerView,
@@ -34,10 +35,8 @@ from failover_agent.core.state import (
     Health,
     PeerView,
     Phase,
-    Policy,
     Readiness,
     Reason,
-    Role,
     State,
 )
 from failover_agent.protocol.auth import Keeper

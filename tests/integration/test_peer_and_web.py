@@ -30,7 +30,8 @@ from failover_agent.core.messages import (
     VoteKind,
     VoteRequest,
 )
-from failover_agent.core.state import Phase, Reason, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Phase, Reason
 from failover_agent.protocol.envelope import SIGNATURE_HEADER
 from failover_agent.protocol.wire import MOST_BYTES
 from failover_agent.web.context import Asked

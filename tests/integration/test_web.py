@@ -15,7 +15,8 @@ import pytest
 
 from failover_agent.core.effects import ReplyToOperator
 from failover_agent.core.events import CommandKind, CommandReceived
-from failover_agent.core.state import Phase, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Phase
 from failover_agent.errors import FailoverAgentError, PortInUseError
 from failover_agent.protocol.envelope import read_token
 from failover_agent.web import connections

@@ -23,7 +23,7 @@ from failover_agent.simulation.product import Product
 
 CORE = Path(core_package.__file__).parent
 PACKAGE = core_package.__name__
-DATA = frozenset({"state", "events", "effects", "messages"})
+DATA = frozenset({"policy", "state", "events", "effects", "messages"})
 
 
 class AnchorGone(AssertionError):

@@ -70,20 +70,22 @@ from failover_agent.core.messages import (
     VoteRequest,
 )
 from failover_agent.core.plan import Save, Step, plan
+from failover_agent.core.policy import (
+    OnEngineLost,
+    OnStop,
+    PartitionPolicy,
+    Policy,
+    Role,
+)
 from failover_agent.core.state import (
     FOREVER,
     ContainerState,
     Durable,
     Health,
     Holder,
-    OnEngineLost,
-    OnStop,
-    PartitionPolicy,
     Phase,
-    Policy,
     Readiness,
     Reason,
-    Role,
     Stage,
     State,
 )

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 
 from failover_agent.core.events import CommandKind
-from failover_agent.core.state import OnStop, PartitionPolicy
+from failover_agent.core.policy import OnStop, PartitionPolicy
 from tests.scenarios.world import World
 
 Script = Callable[[World], None]

@@ -59,7 +59,8 @@ from failover_agent.core.events import (
 )
 from failover_agent.core.messages import BeatAnswer, ReleaseAnswer, VoteAnswer
 from failover_agent.core.plan import Save, Step, plan
-from failover_agent.core.state import ContainerState, Durable, Policy, Role, State
+from failover_agent.core.policy import Policy, Role
+from failover_agent.core.state import ContainerState, Durable, State
 from tests.scenarios import words
 
 BEGIN_S = 1000.0

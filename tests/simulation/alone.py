@@ -31,6 +31,7 @@ from failover_agent.core.messages import (
     VoteKind,
     VoteRequest,
 )
+from failover_agent.core.policy import Role
 from failover_agent.core.state import (
     ContainerState,
     Durable,
@@ -38,7 +39,6 @@ from failover_agent.core.state import (
     Phase,
     Readiness,
     Reason,
-    Role,
 )
 from failover_agent.simulation.product import Product
 from tests.simulation.pairs import NAMES, T, make_policy

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 from typing import Any
 
-from failover_agent.core.state import Phase, Policy, Role
+from failover_agent.core.policy import Policy, Role
+from failover_agent.core.state import Phase
 from failover_agent.simulation.facts import Ended, Fact, Started
 from failover_agent.simulation.product import SHIPPED, Product
 from failover_agent.simulation.reasons import watch

@@ -5,7 +5,8 @@ import pytest
 from failover_agent.core.effects import StopContainers
 from failover_agent.core.events import CommandKind, VoteAnswered
 from failover_agent.core.messages import VoteKind
-from failover_agent.core.state import PartitionPolicy, Phase
+from failover_agent.core.policy import PartitionPolicy
+from failover_agent.core.state import Phase
 from failover_agent.simulation.engine import Mode
 from failover_agent.simulation.facts import Fact, Ordered, Saw
 from failover_agent.simulation.product import Product

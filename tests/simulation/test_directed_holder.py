@@ -8,7 +8,8 @@ import pytest
 from failover_agent.core.effects import StartContainers
 from failover_agent.core.events import ContainerDied, ContainersStarted, StopRequested
 from failover_agent.core.messages import Refusal, Vote, VoteKind
-from failover_agent.core.state import Durable, Holder, PartitionPolicy, Phase, Readiness, Role
+from failover_agent.core.policy import PartitionPolicy, Role
+from failover_agent.core.state import Durable, Holder, Phase, Readiness
 from failover_agent.simulation.product import Product
 from tests.simulation.alone import Alone, a_leader, a_voter
 from tests.simulation.pairs import RESTART_GRACE, STARTUP_GRACE, T

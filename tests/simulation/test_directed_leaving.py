@@ -4,7 +4,8 @@ import pytest
 
 from failover_agent.core.effects import ReplyToOperator, SendHeartbeat
 from failover_agent.core.events import CommandKind
-from failover_agent.core.state import OnStop, PartitionPolicy, Phase, Role
+from failover_agent.core.policy import OnStop, PartitionPolicy, Role
+from failover_agent.core.state import Phase
 from failover_agent.simulation.facts import Fact, Ordered
 from failover_agent.simulation.product import Product
 from failover_agent.simulation.world import World

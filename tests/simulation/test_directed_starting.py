@@ -2,7 +2,8 @@
 
 import pytest
 
-from failover_agent.core.state import LoneStart, PartitionPolicy, Phase
+from failover_agent.core.policy import LoneStart, PartitionPolicy
+from failover_agent.core.state import Phase
 from failover_agent.simulation.product import Product
 from tests.simulation.pairs import INTERVAL, STARTUP_GRACE, Pair, T, a_pair_at_rest
 

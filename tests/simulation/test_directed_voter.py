@@ -8,7 +8,8 @@ import pytest
 from failover_agent.core.effects import StartContainers, StopContainers
 from failover_agent.core.events import RecordWriteFailed, Tick
 from failover_agent.core.messages import Refusal, VoteKind
-from failover_agent.core.state import Durable, Holder, PartitionPolicy, Phase, Role
+from failover_agent.core.policy import PartitionPolicy, Role
+from failover_agent.core.state import Durable, Holder, Phase
 from failover_agent.simulation.product import Product
 from tests.simulation.alone import STANDING_BY, Alone, a_leader, a_voter, wait_until_it_asks
 from tests.simulation.pairs import NAMES, T

@@ -5,7 +5,8 @@ from dataclasses import replace
 import pytest
 
 from failover_agent.core.events import ReleaseReceived
-from failover_agent.core.state import LoneStart, PartitionPolicy, Phase
+from failover_agent.core.policy import LoneStart, PartitionPolicy
+from failover_agent.core.state import Phase
 from failover_agent.simulation.engine import Mode
 from failover_agent.simulation.facts import Fact, Saw
 from failover_agent.simulation.product import Product

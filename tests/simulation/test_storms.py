@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from failover_agent.core.state import PartitionPolicy
+from failover_agent.core.policy import PartitionPolicy
 from failover_agent.simulation.run import Options, suffer_one_failure, weather_a_storm
 
 pytestmark = pytest.mark.simulation

@@ -5,7 +5,7 @@ from random import Random
 import pytest
 
 from failover_agent.core.events import ContainersStopped, HeartbeatFailed
-from failover_agent.core.state import PartitionPolicy
+from failover_agent.core.policy import PartitionPolicy
 from failover_agent.simulation.checkers import Broken
 from failover_agent.simulation.facts import Fact, Saw
 from failover_agent.simulation.faults import KINDS, storm, unleash

@@ -5,7 +5,8 @@ from dataclasses import replace
 from typing import Any
 
 from failover_agent.core.messages import Beat, BeatAnswer, Sender
-from failover_agent.core.state import Health, Phase, Readiness, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Health, Phase, Readiness
 from failover_agent.protocol import envelope
 from failover_agent.protocol.auth import (
     AskAgain,

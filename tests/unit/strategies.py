@@ -14,7 +14,8 @@ from failover_agent.core.messages import (
     VoteKind,
     VoteRequest,
 )
-from failover_agent.core.state import FOREVER, Health, Holder, Phase, Readiness, Reason, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import FOREVER, Health, Holder, Phase, Readiness, Reason
 from failover_agent.protocol.wire import Hello, HelloAnswer, Kind
 
 # A lone surrogate is no text: it cannot be sent, and to_json replaces it where people wrote it.

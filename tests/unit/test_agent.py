@@ -32,15 +32,14 @@ from failover_agent.core.events import (
 )
 from failover_agent.core.messages import Beat, BeatAnswer, Sender
 from failover_agent.core.plan import Step
+from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     ContainerState,
     Durable,
     Health,
     Holder,
     Phase,
-    Policy,
     Readiness,
-    Role,
     State,
 )
 

@@ -16,7 +16,8 @@ from failover_agent.core.messages import (
     VoteKind,
     VoteRequest,
 )
-from failover_agent.core.state import Phase, Reason, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Phase, Reason
 from failover_agent.protocol import envelope, wire
 from failover_agent.protocol.auth import (
     Denied,

@@ -23,7 +23,8 @@ from failover_agent.cli import check, output
 from failover_agent.cli.output import Paint
 from failover_agent.config import Settings
 from failover_agent.core.events import ContainerObservation
-from failover_agent.core.state import ContainerState, Durable, Holder, Phase, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import ContainerState, Durable, Holder, Phase
 from failover_agent.errors import ExitCode
 from tests.integration.nodes import SECRET, Node, listening, node
 

@@ -27,7 +27,8 @@ from failover_agent.adapters.record import Host, RecordStore
 from failover_agent.cli import control, output, status
 from failover_agent.cli.main import main
 from failover_agent.cli.output import Paint
-from failover_agent.core.state import Durable, Holder, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Durable, Holder
 from tests.lab.until import until_async
 
 LIMIT_S = 30.0

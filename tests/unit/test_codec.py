@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from failover_agent.core.effects import Effect, StopContainers
 from failover_agent.core.events import ContainersStarted, ContainersStopped, EngineLost, Event
+from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     FOREVER,
     Conflict,
@@ -20,10 +21,8 @@ from failover_agent.core.state import (
     Holder,
     PeerView,
     Phase,
-    Policy,
     Promise,
     Reason,
-    Role,
     State,
 )
 from failover_agent.protocol.codec import (

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from failover_agent import config
 from failover_agent.config import Keys, MistakesError, Settings
-from failover_agent.core.state import LoneStart, PartitionPolicy, Policy, Role
+from failover_agent.core.policy import LoneStart, PartitionPolicy, Policy, Role
 from failover_agent.errors import ConfigError, ExitCode, SecretError
 
 TOP = Path(__file__).resolve().parents[2]

@@ -29,15 +29,8 @@ from failover_agent.core.events import (
 )
 from failover_agent.core.machine import step
 from failover_agent.core.plan import Step
-from failover_agent.core.state import (
-    ContainerState,
-    Counters,
-    Durable,
-    Policy,
-    Promise,
-    Role,
-    State,
-)
+from failover_agent.core.policy import Policy, Role
+from failover_agent.core.state import ContainerState, Counters, Durable, Promise, State
 from failover_agent.protocol.codec import decode, decode_event, encode
 from tests.lab.until import until
 

@@ -21,6 +21,7 @@ from failover_agent.core import startup
 from failover_agent.core.effects import RepairContainer
 from failover_agent.core.events import Tick
 from failover_agent.core.plan import Step
+from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     Alarm,
     ContainerState,
@@ -28,9 +29,7 @@ from failover_agent.core.state import (
     Durable,
     Overlap,
     Phase,
-    Policy,
     Reason,
-    Role,
     State,
 )
 from failover_agent.core.turn import Turn

@@ -15,7 +15,8 @@ import pytest
 
 from failover_agent.adapters import record
 from failover_agent.adapters.record import Host, RecordStore, read_host, read_record
-from failover_agent.core.state import Durable, Holder, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Durable, Holder
 from failover_agent.errors import (
     ExitCode,
     ForeignRecordError,

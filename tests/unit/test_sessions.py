@@ -12,7 +12,8 @@ from failover_agent.core.messages import (
     VoteKind,
     VoteRequest,
 )
-from failover_agent.core.state import Reason, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Reason
 from failover_agent.protocol.auth import (
     AskAgain,
     Denied,

@@ -7,6 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
+from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     Alarm,
     ContainerState,
@@ -19,10 +20,8 @@ from failover_agent.core.state import (
     Overlap,
     PeerView,
     Phase,
-    Policy,
     Readiness,
     Reason,
-    Role,
     State,
     Stopping,
 )

@@ -19,7 +19,8 @@ from failover_agent.core.messages import (
     VoteKind,
     VoteRequest,
 )
-from failover_agent.core.state import Health, Phase, Readiness, Reason, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Health, Phase, Readiness, Reason
 from failover_agent.protocol import wire
 from failover_agent.protocol.wire import Kind, MalformedMessageError
 from tests.unit import strategies

@@ -27,7 +27,8 @@ from failover_agent.core.effects import (
 )
 from failover_agent.core.events import Event
 from failover_agent.core.plan import Step
-from failover_agent.core.state import Durable, Policy, State
+from failover_agent.core.policy import Policy
+from failover_agent.core.state import Durable, State
 from failover_agent.protocol.codec import encode
 
 NAME = "journal.jsonl"

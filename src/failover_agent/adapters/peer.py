@@ -31,7 +31,7 @@ from failover_agent.core.events import (
     VoteFailed,
 )
 from failover_agent.core.messages import BeatAnswer, ReleaseAnswer, VoteAnswer
-from failover_agent.core.state import Role
+from failover_agent.core.policy import Role
 from failover_agent.protocol.auth import AskAgain, Keeper, Outgoing, Refused, Understood
 from failover_agent.protocol.envelope import SIGNATURE_HEADER
 from failover_agent.protocol.wire import MOST_BYTES, Hello, HelloAnswer, Request

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from failover_agent.adapters.worker import Worker
-from failover_agent.core.state import Durable, Holder, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Durable, Holder
 from failover_agent.errors import (
     ForeignRecordError,
     FutureRecordError,

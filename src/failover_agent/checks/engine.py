@@ -16,7 +16,7 @@ from failover_agent.adapters.docker.client import (
 from failover_agent.checks.finding import Finding, Level
 from failover_agent.config import Settings
 from failover_agent.config.values import USUAL_DOCKER_HOST
-from failover_agent.core.state import RestartPolicyMode
+from failover_agent.core.policy import RestartPolicyMode
 from failover_agent.errors import EngineError
 
 OLDEST_API = (1, 41)

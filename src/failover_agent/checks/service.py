@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from failover_agent.adapters.record import read_record
 from failover_agent.checks.finding import Finding, Level, Status
 from failover_agent.config import Settings
-from failover_agent.core.state import Phase, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Phase
 from failover_agent.errors import FailoverAgentError
 
 START = "systemctl start failover-agent"

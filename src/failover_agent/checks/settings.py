@@ -9,7 +9,7 @@ from pathlib import Path
 
 from failover_agent.checks.finding import Finding, Level
 from failover_agent.config import Settings
-from failover_agent.core.state import PartitionPolicy, Role
+from failover_agent.core.policy import PartitionPolicy, Role
 
 SHORT_TIMEOUT_S = 2.0
 

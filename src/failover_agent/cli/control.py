@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from failover_agent.cli import output
-from failover_agent.core.state import Role
+from failover_agent.core.policy import Role
 from failover_agent.errors import ConfigError, ExitCode, FailoverAgentError, NoAgentError
 
 ANSWER_S = 10.0

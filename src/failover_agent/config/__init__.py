@@ -27,7 +27,7 @@ from failover_agent.config.mistakes import Source, explain, find_unknown
 from failover_agent.config.settings import MEMBERS, Configuration, Node, Settings
 from failover_agent.config.values import Unfit, shown
 from failover_agent.core.messages import LONGEST_LEASE_S
-from failover_agent.core.state import (
+from failover_agent.core.policy import (
     LoneStart,
     OnEngineLost,
     OnStop,

@@ -8,7 +8,7 @@ from failover_agent.config import values
 from failover_agent.config.files import SHORTEST_SECRET, making_of
 from failover_agent.config.mistakes import EXAMPLES, Source
 from failover_agent.config.values import shown
-from failover_agent.core.state import Role
+from failover_agent.core.policy import Role
 from failover_agent.errors import SecretError
 from failover_agent.protocol.wire import MOST_CONTAINERS
 

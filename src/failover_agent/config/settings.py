@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from failover_agent.core.state import Policy, Role
+from failover_agent.core.policy import Policy, Role
 
 if TYPE_CHECKING:
     from failover_agent.config import Keys

@@ -9,16 +9,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from failover_agent.core import containers, following, reports
-from failover_agent.core.state import (
-    Alarm,
-    Health,
-    PeerView,
-    Phase,
-    Policy,
-    Readiness,
-    Role,
-    State,
-)
+from failover_agent.core.policy import Policy, Role
+from failover_agent.core.state import Alarm, Health, PeerView, Phase, Readiness, State
 from failover_agent.core.turn import Turn
 
 IF_OFF = "if it is off for good: failover-agent takeover --peer-is-off"

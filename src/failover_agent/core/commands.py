@@ -7,7 +7,8 @@ from dataclasses import replace
 from failover_agent.core import following, reports
 from failover_agent.core.effects import ReplyToOperator
 from failover_agent.core.events import CommandKind, CommandReceived, StopRequested
-from failover_agent.core.state import OnStop, Phase, Reason, Stopping
+from failover_agent.core.policy import OnStop
+from failover_agent.core.state import Phase, Reason, Stopping
 from failover_agent.core.turn import Turn
 
 NOT_OFF = (

@@ -20,14 +20,12 @@ from failover_agent.core.events import (
     RepairFinished,
     RestartPolicySet,
 )
+from failover_agent.core.policy import OnEngineLost, Policy, RestartPolicyMode
 from failover_agent.core.state import (
     ContainerState,
     ContainerView,
     EngineView,
-    OnEngineLost,
     Phase,
-    Policy,
-    RestartPolicyMode,
     State,
 )
 from failover_agent.core.turn import Turn

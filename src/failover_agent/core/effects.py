@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from failover_agent.core.messages import Answer, Beat, ReleaseRequest, VoteRequest
-from failover_agent.core.state import Role
+from failover_agent.core.policy import Role
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ from failover_agent.core.messages import (
     VoteKind,
     VoteRequest,
 )
-from failover_agent.core.state import ContainerState, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import ContainerState
 
 
 @dataclass(frozen=True, slots=True)

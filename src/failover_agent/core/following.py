@@ -13,15 +13,13 @@ from failover_agent.core import leading, reports, votes
 from failover_agent.core.effects import SendVoteRequest, StopContainers
 from failover_agent.core.events import VoteAnswered
 from failover_agent.core.messages import Refusal, VoteKind, VoteRequest
+from failover_agent.core.policy import LoneStart, PartitionPolicy, Policy
 from failover_agent.core.state import (
     HOLDING_PHASES,
     Candidacy,
-    LoneStart,
     Overlap,
-    PartitionPolicy,
     PeerView,
     Phase,
-    Policy,
     Readiness,
     Reason,
     Stage,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from failover_agent.core.effects import StartContainers, StopContainers
 from failover_agent.core.plan import Step
-from failover_agent.core.state import HOLDING_PHASES, Policy, State
+from failover_agent.core.policy import Policy
+from failover_agent.core.state import HOLDING_PHASES, State
 
 
 class Breach(AssertionError):  # noqa: N818 - what it is, not an error of the user

@@ -28,6 +28,7 @@ from failover_agent.core.messages import (
     VoteKind,
     VoteRequest,
 )
+from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     Candidacy,
     Handover,
@@ -35,9 +36,7 @@ from failover_agent.core.state import (
     Overlap,
     PeerView,
     Phase,
-    Policy,
     Reason,
-    Role,
     Stage,
     State,
 )

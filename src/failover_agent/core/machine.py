@@ -58,7 +58,8 @@ from failover_agent.core.events import (
 )
 from failover_agent.core.messages import LONGEST_LEASE_S, Beat, BeatAnswer
 from failover_agent.core.plan import Step
-from failover_agent.core.state import HOLDING_PHASES, Conflict, Holder, Phase, Policy, Role, State
+from failover_agent.core.policy import Policy, Role
+from failover_agent.core.state import HOLDING_PHASES, Conflict, Holder, Phase, State
 from failover_agent.core.turn import Turn
 
 __all__ = ["Step", "next_deadline", "step"]

@@ -9,7 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum, unique
 
-from failover_agent.core.state import Health, Holder, Phase, Readiness, Reason, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Health, Holder, Phase, Readiness, Reason
 
 LONGEST_LEASE_S = 3600.0
 """A voter refuses to promise for longer than this (V1)."""

@@ -14,15 +14,14 @@ from failover_agent.core import containers, reports
 from failover_agent.core.effects import Exit, SendRelease, StopContainers
 from failover_agent.core.events import ContainersStopped, ReleaseAnswered, StopFailed
 from failover_agent.core.messages import BeatAnswer, ReleaseRequest
+from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     FOREVER,
     ContainerState,
     Handover,
     PendingRelease,
     Phase,
-    Policy,
     Reason,
-    Role,
     State,
 )
 from failover_agent.core.turn import Turn

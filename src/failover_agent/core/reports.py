@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from failover_agent.core.events import ConflictKind
 from failover_agent.core.messages import Beat, Sender
+from failover_agent.core.policy import Policy, RestartPolicyMode
 from failover_agent.core.state import (
     ContainerState,
     Health,
     PeerView,
     Phase,
-    Policy,
     Readiness,
-    RestartPolicyMode,
     State,
 )
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from failover_agent.core.policy import Policy
 from failover_agent.core.state import (
     FOREVER,
     ContainerView,
     Durable,
     PeerView,
     Phase,
-    Policy,
     Promise,
     Reason,
     State,

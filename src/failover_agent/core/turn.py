@@ -12,14 +12,13 @@ from dataclasses import dataclass, field, replace
 from failover_agent.core import transitions
 from failover_agent.core.effects import Effect
 from failover_agent.core.plan import Transition
+from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     ContainerView,
     Durable,
     PeerView,
     Phase,
-    Policy,
     Reason,
-    Role,
     State,
 )
 

@@ -21,16 +21,15 @@ from failover_agent.core.messages import (
     VoteKind,
     VoteRequest,
 )
+from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     FOREVER,
     Durable,
     Holder,
     Phase,
-    Policy,
     Promise,
     Readiness,
     Reason,
-    Role,
     State,
 )
 from failover_agent.core.transitions import CANDIDACY_REASONS

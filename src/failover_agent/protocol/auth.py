@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from failover_agent.core.events import ConflictKind, ConflictSeen
 from failover_agent.core.messages import Beat, ReleaseRequest, Sender, VoteKind, VoteRequest
-from failover_agent.core.state import Role
+from failover_agent.core.policy import Role
 from failover_agent.protocol import envelope, wire
 from failover_agent.protocol.envelope import (
     PROTOCOL,

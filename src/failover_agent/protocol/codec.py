@@ -19,7 +19,8 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from failover_agent.core.effects import Effect
 from failover_agent.core.events import Event
-from failover_agent.core.state import Durable, Policy, State
+from failover_agent.core.policy import Policy
+from failover_agent.core.state import Durable, State
 
 T = TypeVar("T")
 

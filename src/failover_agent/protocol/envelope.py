@@ -21,7 +21,7 @@ from pydantic import Field, JsonValue, Strict, TypeAdapter
 from typing_extensions import TypedDict
 
 from failover_agent.core.messages import Sender
-from failover_agent.core.state import Role
+from failover_agent.core.policy import Role
 from failover_agent.protocol import wire
 from failover_agent.protocol.wire import (
     HIGHEST_NUMBER,

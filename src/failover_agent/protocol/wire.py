@@ -31,7 +31,8 @@ from failover_agent.core.messages import (
     VoteKind,
     VoteRequest,
 )
-from failover_agent.core.state import FOREVER, Health, Holder, Phase, Readiness, Reason, Role
+from failover_agent.core.policy import Role
+from failover_agent.core.state import FOREVER, Health, Holder, Phase, Readiness, Reason
 
 MOST_BYTES = 64 * 1024
 """The size of a request or an answer, envelope and all. The bounds below cannot all be used up at

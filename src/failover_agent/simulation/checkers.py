@@ -19,7 +19,8 @@ from failover_agent.core.events import (
     VoteRequested,
 )
 from failover_agent.core.messages import Beat, VoteAnswer, VoteKind
-from failover_agent.core.state import Holder, PartitionPolicy
+from failover_agent.core.policy import PartitionPolicy
+from failover_agent.core.state import Holder
 from failover_agent.simulation.engine import Container
 from failover_agent.simulation.facts import (
     AgentBegan,

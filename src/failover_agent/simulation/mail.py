@@ -32,7 +32,7 @@ from failover_agent.core.messages import (
     VoteAnswer,
     VoteRequest,
 )
-from failover_agent.core.state import Role
+from failover_agent.core.policy import Role
 from failover_agent.simulation.facts import Said
 from failover_agent.simulation.network import Exchange
 

@@ -31,7 +31,8 @@ from failover_agent.core.events import (
     RecordWriteFailed,
     Tick,
 )
-from failover_agent.core.state import Durable, Phase, Policy, Role, State
+from failover_agent.core.policy import Policy, Role
+from failover_agent.core.state import Durable, Phase, State
 from failover_agent.simulation.engine import Engine
 from failover_agent.simulation.facts import Ordered, Saw
 from failover_agent.simulation.lane import Lane, Watcher

@@ -11,7 +11,8 @@ from typing import Any, Protocol
 
 from failover_agent.core import invariants, machine, plan, startup
 from failover_agent.core.events import Event
-from failover_agent.core.state import Durable, Policy, State
+from failover_agent.core.policy import Policy
+from failover_agent.core.state import Durable, State
 
 
 class Begin(Protocol):

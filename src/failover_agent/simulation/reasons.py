@@ -12,7 +12,8 @@ from failover_agent.core.events import (
     VoteAnswered,
 )
 from failover_agent.core.messages import Beat, VoteKind
-from failover_agent.core.state import Phase, Policy, Readiness
+from failover_agent.core.policy import Policy
+from failover_agent.core.state import Phase, Readiness
 from failover_agent.simulation.checkers import (
     MARGIN_S,
     Broken,

@@ -14,7 +14,7 @@ from functools import partial
 from random import Random
 
 from failover_agent.core.events import CommandKind
-from failover_agent.core.state import OnStop, PartitionPolicy, Policy, Role
+from failover_agent.core.policy import OnStop, PartitionPolicy, Policy, Role
 from failover_agent.simulation import faults, single
 from failover_agent.simulation.checkers import Broken
 from failover_agent.simulation.engine import Container

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from random import Random
 
-from failover_agent.core.state import OnStop, PartitionPolicy, Policy
+from failover_agent.core.policy import OnStop, PartitionPolicy, Policy
 from failover_agent.simulation.checkers import MARGIN_S, Broken
 from failover_agent.simulation.engine import Mode
 from failover_agent.simulation.facts import Ended, Fact, Started

@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from failover_agent.core.events import CommandKind, CommandReceived, StopRequested
-from failover_agent.core.state import Policy, Role
+from failover_agent.core.policy import Policy, Role
 from failover_agent.simulation.engine import Mode, Process
 from failover_agent.simulation.facts import AgentBegan, AgentEnded
 from failover_agent.simulation.ground import Ground

@@ -18,7 +18,8 @@ from failover_agent.core.events import (
     VoteRequested,
 )
 from failover_agent.core.messages import Answer
-from failover_agent.core.state import Policy, State
+from failover_agent.core.policy import Policy
+from failover_agent.core.state import State
 from failover_agent.protocol.auth import Keeper
 
 ReadAccess = Literal["open", "secret", "local"]

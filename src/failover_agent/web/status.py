@@ -11,14 +11,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from failover_agent.core import reports
+from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     ContainerState,
     ContainerView,
     PeerView,
     Phase,
-    Policy,
     Readiness,
-    Role,
     State,
 )
 from failover_agent.protocol.envelope import PROTOCOL

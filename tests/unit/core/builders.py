@@ -46,16 +46,15 @@ from failover_agent.core.messages import (
     VoteRequest,
 )
 from failover_agent.core.plan import Save, Step, Transition, plan
+from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     ContainerState,
     Durable,
     Health,
     Holder,
     Phase,
-    Policy,
     Readiness,
     Reason,
-    Role,
     State,
 )
 

@@ -18,17 +18,8 @@ from failover_agent.core.events import (
 )
 from failover_agent.core.following import highest_term
 from failover_agent.core.messages import Refusal, VoteKind
-from failover_agent.core.state import (
-    ContainerState,
-    Durable,
-    LoneStart,
-    PartitionPolicy,
-    Phase,
-    Policy,
-    Readiness,
-    Reason,
-    Role,
-)
+from failover_agent.core.policy import LoneStart, PartitionPolicy, Policy, Role
+from failover_agent.core.state import ContainerState, Durable, Phase, Readiness, Reason
 from tests.unit.core.builders import (
     BACKUP,
     PRIMARY,

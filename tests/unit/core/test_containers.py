@@ -20,14 +20,8 @@ from failover_agent.core.events import (
     RestartPolicySet,
 )
 from failover_agent.core.messages import VoteKind
-from failover_agent.core.state import (
-    ContainerState,
-    ContainerView,
-    OnEngineLost,
-    Phase,
-    Reason,
-    RestartPolicyMode,
-)
+from failover_agent.core.policy import OnEngineLost, RestartPolicyMode
+from failover_agent.core.state import ContainerState, ContainerView, Phase, Reason
 from tests.unit.core.builders import (
     TERM,
     THE_PRIMARY,

@@ -29,14 +29,8 @@ from failover_agent.core.events import (
     VoteFailed,
 )
 from failover_agent.core.messages import BeatAnswer, Refusal, Vote, VoteKind
-from failover_agent.core.state import (
-    ContainerState,
-    Holder,
-    Phase,
-    Readiness,
-    Reason,
-    Role,
-)
+from failover_agent.core.policy import Role
+from failover_agent.core.state import ContainerState, Holder, Phase, Readiness, Reason
 from tests.unit.core.builders import (
     BACKUP,
     TERM,

@@ -19,13 +19,7 @@ from failover_agent.core.events import (
 )
 from failover_agent.core.messages import Refusal, VoteKind
 from failover_agent.core.reports import health, readiness, running
-from failover_agent.core.state import (
-    ContainerState,
-    Durable,
-    Health,
-    Phase,
-    Readiness,
-)
+from failover_agent.core.state import ContainerState, Durable, Health, Phase, Readiness
 from tests.unit.core.builders import (
     BACKUP,
     PRIMARY,

@@ -41,7 +41,8 @@ from failover_agent.core.messages import (
     VoteRequest,
 )
 from failover_agent.core.plan import Save, Step, plan
-from failover_agent.core.state import Phase, Reason, Role, State
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Phase, Reason, State
 from failover_agent.core.votes import standing_promise
 from tests.unit.core.builders import (
     BACKUP,

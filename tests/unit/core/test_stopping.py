@@ -19,14 +19,8 @@ from failover_agent.core.events import (
 )
 from failover_agent.core.messages import BeatAnswer, Refusal, Vote, VoteKind
 from failover_agent.core.plan import Step
-from failover_agent.core.state import (
-    FOREVER,
-    OnStop,
-    Phase,
-    Policy,
-    Readiness,
-    Reason,
-)
+from failover_agent.core.policy import OnStop, Policy
+from failover_agent.core.state import FOREVER, Phase, Readiness, Reason
 from tests.unit.core.builders import (
     BACKUP,
     TERM,

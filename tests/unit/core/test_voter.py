@@ -14,6 +14,7 @@ from failover_agent.core.events import (
     Tick,
 )
 from failover_agent.core.messages import LONGEST_LEASE_S, Refusal, VoteKind
+from failover_agent.core.policy import Role
 from failover_agent.core.state import (
     FOREVER,
     ContainerState,
@@ -23,7 +24,6 @@ from failover_agent.core.state import (
     Promise,
     Readiness,
     Reason,
-    Role,
 )
 from failover_agent.core.votes import own_candidacy_is_free, standing_promise
 from tests.unit.core.builders import (
