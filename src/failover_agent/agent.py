@@ -17,16 +17,22 @@ import asyncio
 import contextlib
 import itertools
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Sequence
+from dataclasses import dataclass
 from typing import Protocol, assert_never
 
+from failover_agent.core import leases
 from failover_agent.core.effects import (
+    ArmGuard,
+    DisarmGuard,
     Effect,
     Exit,
     ManageRestartPolicy,
+    MoveDeadline,
     RepairContainer,
     Reply,
     ReplyToOperator,
+    RunFence,
     SendHeartbeat,
     SendRelease,
     SendVoteRequest,
@@ -85,6 +91,7 @@ MAY_START = frozenset({Phase.PROMOTING, Phase.ACTIVE, Phase.FAILED})
 
 ContainerOrder = StartContainers | RepairContainer | StopContainers | ManageRestartPolicy
 Message = SendHeartbeat | SendVoteRequest | SendRelease
+GuardOrder = ArmGuard | MoveDeadline | DisarmGuard
 
 
 class Clock(Protocol):
@@ -110,6 +117,28 @@ class Messenger(Protocol):
     """Sends to other nodes."""
 
     async def perform(self, effect: Message) -> None: ...
+
+
+class Guard(Protocol):
+    """Tells the guard what the core orders, in the order in which it is called."""
+
+    async def perform(self, effect: GuardOrder) -> None: ...
+
+
+class Fence(Protocol):
+    """Runs fence_command."""
+
+    async def perform(self, effect: RunFence) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Hands:
+    """Who carries the orders out."""
+
+    containers: Containers
+    messenger: Messenger
+    guard: Guard
+    fence: Fence | None
 
 
 class Observer(Protocol):
@@ -196,10 +225,12 @@ class Agent:
             await changed.wait()
 
     def may_act(self, term: int) -> bool:
-        """May a container be started in `term` now? Asked right before each such call."""
+        """May a container be started in `term` now? Asked right before each such call (H4)."""
         state = self._state
         return (
             state.held_term == term
+            and self._clock.now() < leases.start_deadline_s(state, self._policy)
+            and leases.is_guarded(state, self._policy)
             and state.phase in MAY_START
             and state.stop_job is None
             and term not in self._stops
@@ -216,26 +247,24 @@ class Agent:
 
     # --- the coroutine ---------------------------------------------------------------------------
 
-    async def run(
-        self, group: asyncio.TaskGroup, containers: Containers, messenger: Messenger
-    ) -> str:
+    async def run(self, group: asyncio.TaskGroup, hands: Hands) -> str:
         """Decide until the core says Exit; the last words. Orders become tasks of `group`.
 
         A fault of the core is told to the observers and raised: the process must end.
         """
         minding = group.create_task(self._mind_the_record(), name="record")
-        hands = _Hands(group, containers, messenger)
+        tasks = _Tasks(group, hands)
         while (farewell := self._farewell) is None:
             await self._wait()
             for _ in range(BATCH):
                 if self._inbox and self._farewell is None:
-                    await self._take(self._inbox.popleft(), hands)
+                    await self._take(self._inbox.popleft(), tasks)
             if self._clock.now() >= self._due_at_s() and self._farewell is None:
-                await self._take(Tick(), hands)
+                await self._take(Tick(), tasks)
                 self._ticked_at_s = self._clock.now()
             await asyncio.sleep(0)
         minding.cancel()
-        await hands.let_messages_leave()
+        await tasks.let_messages_leave()
         return farewell
 
     def _due_at_s(self) -> float:
@@ -257,7 +286,7 @@ class Agent:
                 async with asyncio.timeout(min(wait_s, LOOK_AGAIN_S)):
                     await self._arrived.wait()
 
-    async def _take(self, event: Event, hands: _Hands) -> None:
+    async def _take(self, event: Event, tasks: _Tasks) -> None:
         """One event, to the end: what it changes is certain only once it is saved.
 
         When that fails the step has not happened. The core is told, and hears the event again: now
@@ -268,18 +297,18 @@ class Agent:
         before, now = self._state, self._clock.now()
         after = self._decide(before, event, now)
         stops, save, rest = _in_order(plan(before, after))
-        self._hand_out(stops, hands)
+        self._hand_out(stops, tasks)
         if save is not None:
             try:
                 await self._record.save(save.durable)
             except OSError as error:
                 self._record_failed.set()
-                await self._take(_write_failed(error), hands)
+                await self._take(_write_failed(error), tasks)
                 if not isinstance(event, RecordWritable):
-                    await self._take(event, hands)
+                    await self._take(event, tasks)
                 return
         self._make_certain(before, event, now, after)
-        self._hand_out(rest, hands)
+        self._hand_out(rest, tasks)
 
     def _decide(self, before: State, event: Event, now: float) -> Step:
         try:
@@ -299,18 +328,22 @@ class Agent:
         for observer in self._observers:
             observer.stepped(before, event, now, after)
 
-    def _hand_out(self, effects: Sequence[Effect], hands: _Hands) -> None:
+    def _hand_out(self, effects: Sequence[Effect], tasks: _Tasks) -> None:
         for effect in effects:
             match effect:
                 case Reply() | ReplyToOperator():
                     self._answer(effect)
                 case StopContainers():
                     self._stops.add(effect.term)
-                    hands.order(effect)
+                    tasks.order(effect)
                 case StartContainers() | RepairContainer() | ManageRestartPolicy():
-                    hands.order(effect)
+                    tasks.order(effect)
                 case SendHeartbeat() | SendVoteRequest() | SendRelease():
-                    hands.send(effect)
+                    tasks.send(effect)
+                case ArmGuard() | MoveDeadline() | DisarmGuard():
+                    tasks.guard(effect)
+                case RunFence():
+                    tasks.fence(effect)
                 case Exit():
                     self._farewell = effect.sentence
                 case _:
@@ -347,22 +380,32 @@ class Agent:
                 failures += 1
 
 
-class _Hands:
+class _Tasks:
     """Makes each order a task, in the order in which they were given; waits for none of them."""
 
-    def __init__(
-        self, group: asyncio.TaskGroup, containers: Containers, messenger: Messenger
-    ) -> None:
+    def __init__(self, group: asyncio.TaskGroup, hands: Hands) -> None:
         self._group = group
-        self._containers = containers
-        self._messenger = messenger
+        self._hands = hands
         self._sending: set[asyncio.Task[None]] = set()
 
     def order(self, effect: ContainerOrder) -> None:
-        self._group.create_task(self._containers.perform(effect), name=type(effect).__name__)
+        _ = self._begin(self._hands.containers.perform(effect), effect)
+
+    def guard(self, effect: GuardOrder) -> None:
+        self._keep(self._begin(self._hands.guard.perform(effect), effect))
+
+    def fence(self, effect: RunFence) -> None:
+        assert self._hands.fence is not None, "there is no fence_command"
+        _ = self._begin(self._hands.fence.perform(effect), effect)
 
     def send(self, effect: Message) -> None:
-        task = self._group.create_task(self._messenger.perform(effect), name=type(effect).__name__)
+        self._keep(self._begin(self._hands.messenger.perform(effect), effect))
+
+    def _begin(self, work: Coroutine[None, None, None], effect: Effect) -> asyncio.Task[None]:
+        return self._group.create_task(work, name=type(effect).__name__)
+
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        """To the end: the last message, and the last word to the guard, are to leave."""
         self._sending.add(task)
         task.add_done_callback(self._sending.discard)
 

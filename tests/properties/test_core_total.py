@@ -2,12 +2,15 @@
 
 A node is led through random histories: messages with any content of any role, orders that end well
 or badly or with the wrong term, time that passes or jumps, a disk that is full, agents that are
-killed, hosts that are rebooted, records that are lost. Some of the events are what a well-meaning
-world would answer, or no history would ever come as far as `active`.
+killed, hosts that are rebooted, records that are lost; in a plain pair or with an arbiter, with a
+fence_command or without. Some of the events are what a well-meaning world would answer, or no
+history would ever come as far as `active`.
 """
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import replace
 from typing import Any
 
 import hypothesis.strategies as st
@@ -15,13 +18,16 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from failover_agent.core import invariants, machine, startup
+from failover_agent.core import invariants, leases, machine, startup
 from failover_agent.core.effects import (
+    ArmGuard,
     Effect,
     ManageRestartPolicy,
+    MoveDeadline,
     RepairContainer,
     Reply,
     ReplyToOperator,
+    RunFence,
     StartContainers,
     StopContainers,
 )
@@ -39,6 +45,9 @@ from failover_agent.core.events import (
     ContainersStopped,
     EngineLost,
     Event,
+    FenceFinished,
+    GuardArmed,
+    GuardFailed,
     HeartbeatAnswered,
     HeartbeatFailed,
     HeartbeatReceived,
@@ -79,6 +88,7 @@ from failover_agent.core.policy import (
 )
 from failover_agent.core.state import (
     FOREVER,
+    NEVER,
     ContainerState,
     Durable,
     Health,
@@ -92,7 +102,9 @@ from failover_agent.core.state import (
 
 pytestmark = pytest.mark.timeout(300)  # seconds: a tenth of it, but for coverage under load
 
-ORDERS = StartContainers | RepairContainer | StopContainers | ManageRestartPolicy
+ORDERS = (
+    StartContainers | RepairContainer | StopContainers | ManageRestartPolicy | ArmGuard | RunFence
+)
 
 # --- what can come --------------------------------------------------------------------------------
 
@@ -117,11 +129,13 @@ VOTES = st.builds(
 BEATS = st.builds(
     Beat,
     sender=SENDERS,
+    number=st.integers(1, 200),
     phase=st.sampled_from(Phase),
     term=TERMS,
     renews=st.booleans(),
     hold=st.booleans(),
     lease_s=SECONDS,
+    longest_lease_s=SECONDS,
     holder=st.none() | ROLES,
     released=st.booleans(),
     leading_for_s=st.none() | SECONDS,
@@ -135,8 +149,18 @@ BEATS = st.builds(
 )
 REASONS = st.sampled_from(Reason)
 KINDS = st.sampled_from(VoteKind)
-PHASES = st.sampled_from(Phase)
-REQUESTS = st.builds(VoteRequest, SENDERS, KINDS, TERMS, SECONDS, REASONS)
+PHASES = st.none() | st.sampled_from(Phase)
+REQUESTS = st.builds(VoteRequest, SENDERS, KINDS, TERMS, SECONDS, SECONDS, REASONS)
+
+
+def _answered(
+    sender: Sender, beat: Beat | None, vote: Vote | None, ago_s: float, term: int
+) -> HeartbeatAnswered:
+    """Whoever answers signs its beat too, and is the one that was asked (protocol.wire)."""
+    said = None if beat is None else replace(beat, sender=sender)
+    return HeartbeatAnswered(sender.role, ago_s, term, BeatAnswer(sender, said, vote))
+
+
 VOTE_ANSWERS = st.builds(VoteAnswer, SENDERS, KINDS, TERMS, VOTES, PHASES)
 OBSERVATIONS = st.builds(
     ContainerObservation,
@@ -152,9 +176,7 @@ OBSERVATIONS = st.builds(
 )
 MESSAGES = st.one_of(
     st.builds(HeartbeatReceived, st.just(1), BEATS),
-    st.builds(
-        HeartbeatAnswered, ROLES, SECONDS, TERMS, st.builds(BeatAnswer, BEATS, st.none() | VOTES)
-    ),
+    st.builds(_answered, SENDERS, st.none() | BEATS, st.none() | VOTES, SECONDS, TERMS),
     st.builds(HeartbeatFailed, ROLES, SECONDS, WORDS),
     st.builds(VoteRequested, st.just(1), REQUESTS),
     st.builds(VoteAnswered, ROLES, SECONDS, VOTE_ANSWERS),
@@ -191,6 +213,9 @@ OF_THIS_HOST = st.one_of(
     st.builds(ContainersStopped, TERMS),
     st.builds(StopFailed, TERMS, st.just(("web",)), WORDS),
     st.builds(RestartPolicySet, NAMES, WORDS, WORDS),
+    st.builds(GuardArmed, TERMS),
+    st.builds(GuardFailed, TERMS, st.just("no answer")),
+    st.builds(FenceFinished, TERMS, ROLES, WORDS),
     st.builds(RecordWriteFailed, st.just("disk full")),
     st.just(RecordWritable()),
     st.builds(StopRequested, st.booleans(), st.booleans()),
@@ -213,6 +238,8 @@ class Histories(RuleBasedStateMachine):
         on_engine_lost=st.sampled_from(OnEngineLost),
         attempts=st.sampled_from([0, 3]),
         most_moves=st.integers(0, 3),
+        arbiter=st.sampled_from([None, Role.WITNESS]),
+        has_fence=st.booleans(),
     )
     def install(
         self,
@@ -222,6 +249,8 @@ class Histories(RuleBasedStateMachine):
         on_engine_lost: OnEngineLost,
         attempts: int,
         most_moves: int,
+        arbiter: Role | None,
+        has_fence: bool,
     ) -> None:
         """A first start, with an empty record."""
         self.policy = Policy(
@@ -232,10 +261,14 @@ class Histories(RuleBasedStateMachine):
             on_engine_lost=on_engine_lost,
             restart_attempts=attempts,
             max_failovers=most_moves,
+            arbiter=arbiter,
+            has_fence=has_fence,
             fingerprint="pair",
         )
         self.now = 100.0
         self.is_disk_full = False
+        self.numbers = itertools.count(1000)
+        self.guard_until_s = NEVER
         self.orders: list[ORDERS] = []
         self._begin(Durable(), record_lost=True, boot_is_new=False)
 
@@ -243,6 +276,9 @@ class Histories(RuleBasedStateMachine):
 
     @rule(event=MESSAGES)
     def a_message_comes(self, event: Event) -> None:
+        """An answer is to a question that left so long ago."""
+        if isinstance(event, HeartbeatAnswered | VoteAnswered):
+            event = replace(event, sent_at_s=self.now - event.sent_at_s)
         self._take(event)
 
     @rule(event=OF_THIS_HOST)
@@ -266,8 +302,11 @@ class Histories(RuleBasedStateMachine):
 
     # --- what a well-meaning world would answer --------------------------------------------------
 
-    @rule(granted=st.booleans())
-    def the_peer_answers_what_was_asked(self, granted: bool) -> None:
+    def _voters(self) -> list[Role]:
+        return [role for role in self.policy.voters if role is not self.policy.role]
+
+    @rule(granted=st.booleans(), index=st.integers(0, 1))
+    def a_voter_answers_what_was_asked(self, granted: bool, index: int) -> None:
         state = self.state
         kind, term = VoteKind.PREPARE, state.held_term or 0
         if state.candidacy is not None:
@@ -276,16 +315,29 @@ class Histories(RuleBasedStateMachine):
             term = state.candidacy.term
         refusal = None if granted else Refusal.NOT_READY
         vote = Vote(granted, state.durable.term, None, None, refusal)
-        answer = VoteAnswer(self._peer(), kind, term, vote, Phase.STANDBY)
-        self._take(VoteAnswered(self.policy.others[0], self.now, answer))
+        voter = self._voters()[index % len(self._voters())]
+        phase = None if voter is self.policy.arbiter else Phase.STANDBY
+        answer = VoteAnswer(self._sender(voter), kind, term, vote, phase)
+        self._take(VoteAnswered(voter, self.now, answer))
 
-    @rule(granted=st.booleans(), hold=st.booleans(), above=st.integers(0, 2))
-    def the_peer_answers_a_beat(self, granted: bool, hold: bool, above: int) -> None:
+    @rule(
+        granted=st.booleans(),
+        hold=st.booleans(),
+        above=st.integers(0, 2),
+        index=st.integers(0, 1),
+        ago_s=st.sampled_from([0.0, 0.0, 2.0, 8.0]),
+    )
+    def a_voter_answers_a_beat(
+        self, granted: bool, hold: bool, above: int, index: int, ago_s: float
+    ) -> None:
         state = self.state
         term = state.durable.term if state.held_term is None else state.held_term
-        vote = Vote(granted, term + above, state.me, FOREVER if hold else 9.0)
-        answer = BeatAnswer(self._standby_beat(), vote)
-        self._take(HeartbeatAnswered(self.policy.others[0], self.now, term, answer))
+        refusal = None if granted else Refusal.OLD_TERM
+        vote = Vote(granted, term + above, state.me, FOREVER if hold else 9.0, refusal)
+        voter = self._voters()[index % len(self._voters())]
+        beat = None if voter is self.policy.arbiter else self._standby_beat()
+        answer = BeatAnswer(self._sender(voter), beat, vote)
+        self._take(HeartbeatAnswered(voter, self.now - ago_s, term, answer))
 
     @rule(alive=st.booleans())
     def the_engine_answers(self, alive: bool) -> None:
@@ -314,7 +366,11 @@ class Histories(RuleBasedStateMachine):
             self.now += 1.0
             self._take(HeartbeatReceived(1, self._standby_beat()))
             if self.state.candidacy is not None or self.state.handover is not None:
-                self.the_peer_answers_what_was_asked(granted=True)
+                self.a_voter_answers_what_was_asked(granted=True, index=0)
+            for index in range(2):
+                self.a_voter_answers_a_beat(
+                    granted=True, hold=False, above=0, index=index, ago_s=0.0
+                )
             while self.orders:
                 is_start = isinstance(self.orders[0], StartContainers | RepairContainer)
                 self.the_engine_answers(alive=is_start)
@@ -353,6 +409,7 @@ class Histories(RuleBasedStateMachine):
             record_lost=record_lost,
             boot_is_new=boot_is_new,
             now=self.now,
+            lease_until_s=NEVER if boot_is_new else self.guard_until_s,
         )
 
     def _take(self, event: Event) -> None:
@@ -369,6 +426,7 @@ class Histories(RuleBasedStateMachine):
         self._each_request_is_answered(event, step)
         self._an_unknown_engine_orders_nothing(event, step)
         self._nothing_is_stopped_alone(before, event, step)
+        self._the_guard_is_told_the_end_of_the_lease(before, event, step)
         for item in items:
             if isinstance(item, ORDERS):
                 self.orders.append(item)
@@ -387,11 +445,11 @@ class Histories(RuleBasedStateMachine):
         replies = _count(step.effects, Reply) + _count(step.effects, ReplyToOperator)
         match event:
             case HeartbeatReceived():
-                wanted = int(event.beat.sender.role in self.state.peers)
+                wanted = int(event.beat.sender.role in self.policy.others)
             case VoteRequested():
-                wanted = int(event.request.sender.role in self.state.peers)
+                wanted = int(event.request.sender.role in self.policy.others)
             case ReleaseReceived():
-                known = event.request.sender.role in self.state.peers
+                known = event.request.sender.role in self.policy.others
                 wanted = int(known and self.state.may_save)
             case CommandReceived():
                 wanted = 1
@@ -404,9 +462,22 @@ class Histories(RuleBasedStateMachine):
         if isinstance(event, EngineLost):
             assert _count(step.effects, RepairContainer) == 0
 
+    def _the_guard_is_told_the_end_of_the_lease(
+        self, before: State, event: Event, step: Step
+    ) -> None:
+        """G1: what it was told last is the end of the lease; only an answer moves it further."""
+        told = [item for item in step.effects if isinstance(item, ArmGuard | MoveDeadline)]
+        moved = any(isinstance(item, MoveDeadline) for item in told)
+        assert not moved or before.on_hold_at or isinstance(event, HeartbeatAnswered)
+        if told:
+            self.guard_until_s = told[-1].valid_until_s
+        if self.policy.requires_lease and self.state.is_holding and self.state.guarded is not None:
+            assert self.guard_until_s == leases.valid_until_s(self.state, self.policy)
+
     def _nothing_is_stopped_alone(self, before: State, event: Event, step: Step) -> None:
         """S5: a node that holds stops nothing before somebody else said that it will take it, but
-        for a newer term, a shutdown, a stop that is under way, or where nothing is left to stop.
+        for a newer term, a lease that ends, an agent that leaves with a lease that nobody holds, a
+        shutdown, a stop that is under way, or where nothing is left to stop.
         """
         if before.held_term is None or _count(step.effects, StopContainers) == 0:
             return
@@ -417,8 +488,12 @@ class Histories(RuleBasedStateMachine):
         )
         under_way = before.handover is not None and before.handover.is_stopping
         stopping = step.state.stopping
-        shuts_down = stopping is not None and stopping.host_is_shutting_down
-        newer = any(change.reason is Reason.NEWER_TERM for change in step.transitions)
+        shuts_down = stopping is not None and (
+            stopping.host_is_shutting_down or (stopping.leave and self.policy.requires_lease)
+        )
+        newer = any(
+            change.reason in (Reason.NEWER_TERM, Reason.LEASE_LOST) for change in step.transitions
+        )
         gives_way = before.phase is Phase.FAILED and not any(
             view.alive for view in before.containers.values()
         )
@@ -427,18 +502,22 @@ class Histories(RuleBasedStateMachine):
     # --- what the peer is like -------------------------------------------------------------------
 
     def _peer(self) -> Sender:
-        role = self.policy.others[0]
+        return self._sender(self.policy.others[0])
+
+    def _sender(self, role: Role) -> Sender:
         return Sender(role, f"node-{role}", "run", "pair")
 
     def _standby_beat(self) -> Beat:
         durable = self.state.durable
         return Beat(
             sender=self._peer(),
+            number=next(self.numbers),
             phase=Phase.STANDBY,
             term=durable.term,
             renews=False,
             hold=False,
             lease_s=10.0,
+            longest_lease_s=10.0,
             holder=None if durable.holder is None else durable.holder.role,
             released=durable.released,
             leading_for_s=None,
@@ -469,6 +548,10 @@ def _outcome(order: ORDERS, *, is_well: bool) -> Event:
             return ContainersStopped(order.term) if is_well else failed_stop
         case ManageRestartPolicy():
             return RestartPolicySet(order.name, order.was, "" if is_well else "timed out")
+        case ArmGuard():
+            return GuardArmed(order.term) if is_well else GuardFailed(order.term, "no answer")
+        case RunFence():
+            return FenceFinished(order.term, order.target, "" if is_well else "no route")
 
 
 TestHistories = Histories.TestCase

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Callable
 
 from failover_agent.core.events import CommandKind
-from failover_agent.core.policy import OnStop, PartitionPolicy
+from failover_agent.core.policy import OnStop, PartitionPolicy, Role
 from tests.scenarios.world import World
 
 Script = Callable[[World], None]
@@ -281,4 +281,169 @@ def record_of_the_active_not_writable(world: World) -> None:
     world.at(50, "the primary's disk is full", world.primary.fill_disk)
     world.at(60, "SIGTERM to the primary", world.primary.terminate)
     world.at(66, "there is room again", world.primary.empty_disk)
+    world.run_until(80)
+
+
+# --- with an arbiter ------------------------------------------------------------------------------
+
+WITNESS = Role.WITNESS
+
+
+@story(arbiter=WITNESS)
+def cold_start_of_three(world: World) -> None:
+    """Both hosts are new and start together beside a witness. Whoever lost its record, or never had
+    one, waits for the timeout; the witness had one. Nothing starts before the guard watches.
+    """
+    world.at(0, "both agents start", world.primary.start_agent, world.backup.start_agent)
+    world.run_until(30)
+
+
+@story(arbiter=WITNESS)
+def takeover_by_majority(world: World) -> None:
+    """The active host crashes. Its promise at the witness ends, and the standby takes over by its
+    own vote and that of the witness; the host that is back has to give its vote to nobody.
+    """
+    up(world)
+    world.at(50, "the primary's host crashes", world.primary.crash)
+    world.at(80, "it is back", world.primary.boot_up)
+    world.run_until(110)
+
+
+@story(arbiter=WITNESS)
+def arbiter_lost(world: World) -> None:
+    """The witness is gone: nothing moves, and both nodes say that one more loss is one too many."""
+    up(world)
+    world.at(50, "the witness's host crashes", world.witness.crash)
+    world.at(90, "it is back", world.witness.boot_up)
+    world.run_until(110)
+
+
+@story(arbiter=WITNESS)
+def wire_between_the_nodes_cut(world: World) -> None:
+    """Only the wire between the nodes is cut: the active one goes on by the word of the witness,
+    and the standby, which hears nothing of it, asks for nothing.
+    """
+    up(world)
+    world.at(50, "the wire between the nodes is cut", world.cut)
+    world.at(90, "it is whole again", world.heal)
+    world.run_until(110)
+
+
+@story(arbiter=WITNESS)
+def isolation_and_self_demotion(world: World) -> None:
+    """The active host hears nobody and is heard by nobody. It stops in time before its lease ends,
+    and only then the other starts; when the wires are whole again nothing moves back.
+    """
+    up(world)
+    world.at(50, "the primary is cut off", lambda: world.isolate(Role.PRIMARY))
+    world.at(90, "the wires are whole again", world.heal)
+    world.run_until(110)
+
+
+@story(arbiter=WITNESS)
+def peer_and_arbiter_lost(world: World) -> None:
+    """The active host and the witness crash together: one vote of three is no majority, so nothing
+    starts until one of them is back.
+    """
+    up(world)
+    world.at(50, "both crash", world.primary.crash, world.witness.crash)
+    world.at(90, "the witness is back", world.witness.boot_up)
+    world.run_until(120)
+
+
+@story(arbiter=WITNESS)
+def resumption_within_the_lease(world: World) -> None:
+    """The agent of the active node is killed; its guard lives, and starts it again within its
+    lease: it takes that up, touches nothing, and its peer does not move.
+    """
+    up(world)
+    world.at(50.5, "the primary's agent is killed", world.primary.kill_agent)
+    world.at(54.5, "its guard starts it again", world.primary.start_agent)
+    world.run_until(80)
+
+
+@story(arbiter=WITNESS)
+def guard_ends_a_frozen_agent(world: World) -> None:
+    """The agent of the active node is frozen, so its lease ends unrenewed. The guard kills it and
+    the containers before that, and starts it again. The promises to it still stand, so it is the
+    one that may ask for the service again.
+    """
+    up(world)
+    world.at(50.5, "the primary's agent is frozen", world.primary.freeze_agent)
+    world.run_until(80)
+
+
+@story(arbiter=WITNESS)
+def docker_starts_what_it_should_not(world: World) -> None:
+    """The host of the active node reboots, and Docker starts the containers there by itself: they
+    run under no lease, so they are killed before anything else.
+    """
+    up(world)
+    world.at(50, "the primary's host crashes", world.primary.crash)
+    for container in world.primary.containers.values():
+        container.boots_with_host = True
+    world.at(55, "it is back, with running containers", world.primary.boot_up)
+    world.run_until(80)
+
+
+@story(arbiter=WITNESS)
+def handover_with_an_arbiter(world: World) -> None:
+    """SIGTERM on the active node: both voters are told who is to take the service."""
+    up(world)
+    world.at(50, "SIGTERM to the primary", world.primary.terminate)
+    world.run_until(70)
+
+
+@story(arbiter=WITNESS, on_stop=OnStop.LEAVE)
+def hold_with_an_arbiter(world: World) -> None:
+    """SIGTERM with on_stop = "leave": peer and witness hold, and the guard has no deadline any
+    more. The agent is back after a while, and gives the guard one before it renews.
+    """
+    up(world)
+    world.at(50, "SIGTERM to the primary", world.primary.terminate)
+    world.at(120, "its agent is started again", world.primary.start_agent)
+    world.run_until(150)
+
+
+@story(arbiter=WITNESS, on_stop=OnStop.LEAVE)
+def hold_that_nobody_confirms(world: World) -> None:
+    """The same, but nobody can be told: a lease would end with nobody to stop the containers, so
+    they are stopped before the agent leaves.
+    """
+    up(world)
+    world.at(50, "the primary is cut off", lambda: world.isolate(Role.PRIMARY))
+    world.at(51, "SIGTERM to the primary", world.primary.terminate)
+    world.run_until(80)
+
+
+@story(arbiter=WITNESS, on_stop=OnStop.LEAVE)
+def hold_ended_by_an_operator(world: World) -> None:
+    """The node that left on hold dies. Nobody takes over until an operator says so."""
+    up(world)
+    world.at(50, "SIGTERM to the primary", world.primary.terminate)
+    world.at(60, "the primary's host crashes", world.primary.crash)
+    world.at(100, "takeover!", lambda: world.backup.command(CommandKind.TAKEOVER))
+    world.run_until(120)
+
+
+# --- fence_command --------------------------------------------------------------------------------
+
+
+@story(arbiter=WITNESS, has_fence=True)
+def fence_after_the_majority(world: World) -> None:
+    """With an arbiter the fence is no vote: it runs once the majority is won, and the promotion
+    waits for its success.
+    """
+    up(world)
+    world.backup.fence_error = "no route to the switch"
+    world.at(50, "the primary's host crashes", world.primary.crash)
+    world.at(64.5, "the switch is back", lambda: setattr(world.backup, "fence_error", ""))
+    world.run_until(80)
+
+
+@story(has_fence=True)
+def fence_in_a_plain_pair(world: World) -> None:
+    """The wire is cut. The standby fences its silent peer, and that is its vote."""
+    up(world)
+    world.at(50, "the wire is cut", world.cut)
     world.run_until(80)

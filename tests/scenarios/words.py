@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from failover_agent.core.effects import (
+    ArmGuard,
+    DisarmGuard,
     Effect,
     Exit,
     ManageRestartPolicy,
+    MoveDeadline,
     RepairContainer,
     Reply,
     ReplyToOperator,
+    RunFence,
     SendHeartbeat,
     SendRelease,
     SendVoteRequest,
@@ -26,6 +30,8 @@ from failover_agent.core.events import (
     ContainersStopped,
     EngineLost,
     Event,
+    FenceFinished,
+    GuardFailed,
     RecordWritable,
     RecordWriteFailed,
     RepairFinished,
@@ -68,6 +74,10 @@ def of_event(event: Event) -> str:
             return "record written again"
         case VoteFailed():
             return f"answer missing: {event.kind} {event.error}"
+        case GuardFailed():
+            return f"the guard does not watch: {event.error}"
+        case FenceFinished():
+            return f"fenced the {event.target}" + (f" not: {event.error}" if event.error else "")
         case _:
             return ""
 
@@ -76,7 +86,7 @@ def of_order(item: Effect | Save) -> str:
     """What is ordered, or "" for a beat."""
     match item:
         case Save():
-            return f"saves {_record(item.durable)}"
+            return of_save(item.durable)
         case SendHeartbeat():
             return f"beats to the {item.to}, asking it to hold" if item.beat.hold else ""
         case SendVoteRequest():
@@ -87,7 +97,7 @@ def of_order(item: Effect | Save) -> str:
             to = f"to the {item.request.to}" if item.request.to else "to nobody"
             return f"releases term {item.request.term} {to} ({item.request.reason})"
         case Reply():
-            return _answer(item.answer)
+            return of_answer(item.answer)
         case ReplyToOperator():
             return f"tells the operator: {'yes' if item.accepted else 'no'}: {item.sentence}"
         case StartContainers():
@@ -95,7 +105,17 @@ def of_order(item: Effect | Save) -> str:
         case RepairContainer():
             return f"repairs {item.name} in term {item.term}"
         case StopContainers():
-            return f"stops {', '.join(item.names)} in term {item.term}"
+            verb = "kills" if item.grace_s == 0 else "stops"
+            within = f" within {item.grace_s:.1f} s" if item.grace_s else ""
+            return f"{verb} {', '.join(item.names)} in term {item.term}{within}"
+        case ArmGuard():
+            return f"arms the guard over {', '.join(item.names)} in term {item.term}"
+        case MoveDeadline():
+            return ""
+        case DisarmGuard():
+            return "disarms the guard"
+        case RunFence():
+            return f"fences the {item.target} in term {item.term} ({item.reason})"
         case ManageRestartPolicy():
             return f"sets the restart policy of {item.name} from {item.was} to no"
         case Exit():
@@ -127,7 +147,13 @@ def _record(durable: Durable) -> str:
     return ", ".join(words)
 
 
-def _answer(answer: Answer) -> str:
+def of_save(durable: Durable) -> str:
+    """What goes on disk."""
+    return f"saves {_record(durable)}"
+
+
+def of_answer(answer: Answer) -> str:
+    """A vote or the like, or "" for the answer to a beat."""
     match answer:
         case VoteAnswer():
             vote = answer.vote

@@ -1,8 +1,9 @@
-"""Two hosts for a transcript: the shipped core and plan, perfect wires, a toy engine, one clock.
+"""Two hosts for a transcript, and with an arbiter a witness: the shipped core and plan, the shipped
+voter and guard, perfect wires, a toy engine, one clock.
 
 Messages arrive at once and in order, or not at all; an engine takes a second for each start and
-half a second for a stop. What is less than perfect is told by the script of the scenario; what
-goes wrong at random belongs to the simulator.
+half a second for a stop, a fence_command one second. What is less than perfect is told by the
+script of the scenario; what goes wrong at random belongs to the simulator.
 """
 
 from __future__ import annotations
@@ -14,14 +15,19 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, assert_never
 
-from failover_agent.core import invariants, machine, startup
+from failover_agent.core import ballot, invariants, machine, startup
+from failover_agent.core import voter as voters
 from failover_agent.core.effects import (
+    ArmGuard,
+    DisarmGuard,
     Effect,
     Exit,
     ManageRestartPolicy,
+    MoveDeadline,
     RepairContainer,
     Reply,
     ReplyToOperator,
+    RunFence,
     SendHeartbeat,
     SendRelease,
     SendVoteRequest,
@@ -39,6 +45,9 @@ from failover_agent.core.events import (
     ContainersStopped,
     EngineLost,
     Event,
+    FenceFinished,
+    GuardArmed,
+    GuardFailed,
     HeartbeatAnswered,
     HeartbeatFailed,
     HeartbeatReceived,
@@ -57,20 +66,25 @@ from failover_agent.core.events import (
     VoteFailed,
     VoteRequested,
 )
-from failover_agent.core.messages import BeatAnswer, ReleaseAnswer, VoteAnswer
+from failover_agent.core.messages import BeatAnswer, ReleaseAnswer, Sender, VoteAnswer
 from failover_agent.core.plan import Save, Step, plan
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import ContainerState, Durable, State
+from failover_agent.guard import watch
+from failover_agent.guard.watch import Lease, Watch
 from tests.scenarios import words
 
 BEGIN_S = 1000.0
 """No clock begins at zero, so that a moment is never mistaken for nothing."""
 START_TAKES_S = 1.0
 STOP_TAKES_S = 0.5
+FENCE_TAKES_S = 1.0
 CONTAINERS = ("db", "web")
 SAID_AGAIN = frozenset({"asks", "answers", "answer", "releases", "beats", "engine"})
 
 Order = StartContainers | RepairContainer | StopContainers | ManageRestartPolicy
+Message = SendHeartbeat | SendVoteRequest | SendRelease
+Answered = Callable[[Any], None]
 Call = Callable[[], None]
 
 
@@ -80,7 +94,7 @@ class World:
     def __init__(self, **settings: Any) -> None:
         """Both hosts are on, no agent runs, and nothing was ever on record."""
         self.now = BEGIN_S
-        self.is_cut = False
+        self._cuts: set[frozenset[Role]] = set()
         self.lines: list[str] = []
         self._numbers = itertools.count()
         self._timers: list[tuple[float, int, Call]] = []
@@ -88,6 +102,7 @@ class World:
         self.primary = Host(self, _policy(Role.PRIMARY, settings))
         self.backup = Host(self, _policy(Role.BACKUP, settings))
         self.hosts = {Role.PRIMARY: self.primary, Role.BACKUP: self.backup}
+        self.witness = Witness(self)
 
     # --- for the script ---------------------------------------------------------------------------
 
@@ -113,13 +128,22 @@ class World:
                 self._settle()
         self.now = end
 
-    def cut(self) -> None:
-        """Nothing gets through any more, in either direction."""
-        self.is_cut = True
+    def cut(self, one: Role = Role.PRIMARY, other: Role = Role.BACKUP) -> None:
+        """Between these two nothing gets through any more, in either direction."""
+        self._cuts.add(frozenset({one, other}))
+
+    def isolate(self, role: Role) -> None:
+        """Nobody hears this one any more, and it hears nobody."""
+        for other in set(Role) - {role}:
+            self.cut(role, other)
 
     def heal(self) -> None:
-        """The wire is whole again."""
-        self.is_cut = False
+        """Every wire is whole again."""
+        self._cuts.clear()
+
+    def is_cut(self, one: Role, other: Role) -> bool:
+        """Does nothing get through between these two?"""
+        return frozenset({one, other}) in self._cuts
 
     # --- for the hosts ----------------------------------------------------------------------------
 
@@ -144,6 +168,42 @@ class World:
         return min([*deadlines, *(timer[0] for timer in self._timers[:1])])
 
 
+class Witness:
+    """A third host with nothing but the shipped voter and a disk."""
+
+    def __init__(self, world: World) -> None:
+        """It ran before, and has promised nobody anything."""
+        self.world = world
+        self.is_on = True
+        self.durable = Durable()
+        self.me = Sender(Role.WITNESS, "node-witness", "run-witness", "a pair")
+        self._voter = voters.begin(self.durable, world.now, timeout_s=0.0, forgot=False)
+        self._said: dict[str, str] = {}
+
+    def crash(self) -> None:
+        """The power is off."""
+        self.is_on = False
+
+    def boot_up(self) -> None:
+        """It is back, with its disk."""
+        self.is_on = True
+        self._voter = voters.begin(self.durable, self.world.now, timeout_s=0.0, forgot=False)
+
+    def receive(self, message: Message, answered: Answered) -> None:
+        """Decide, save what has to be saved, and answer."""
+        request = message.beat if isinstance(message, SendHeartbeat) else message.request
+        before = self._voter
+        self._voter, answer = ballot.decide(before, request, self.world.now, self.me)
+        if ballot.needs_save(before, self._voter, None):
+            self.durable = self._voter.durable
+            self.world.write("witness", words.of_save(self.durable))
+        line = words.of_answer(answer)
+        if line and self._said.get(request.sender.role) != line:
+            self._said[request.sender.role] = line
+            self.world.write("witness", line)
+        answered(answer)
+
+
 @dataclass(slots=True)
 class Container:
     """One container of a toy engine; `error` is why it does not start."""
@@ -154,6 +214,7 @@ class Container:
     starts: int = 0
     error: str = ""
     restart_policy: str = "no"
+    boots_with_host: bool = False
 
     def observed(self) -> ContainerObservation:
         """What an inspect says."""
@@ -184,7 +245,10 @@ class Host:
         self.durable: Durable | None = None
         self.is_disk_full = False
         self.engine_is_gone = False
-        self._requests: dict[int, Callable[[Any], None]] = {}
+        self.is_frozen = False
+        self.fence_error = ""
+        self.watch = Watch()
+        self._requests: dict[int, Answered] = {}
         self._numbers = itertools.count(1)
         self._lane = 0
         self._said: dict[str, str] = {}
@@ -200,6 +264,10 @@ class Host:
         """The supervisor starts it; its watcher tells what the engine has a moment later."""
         assert self.state is None, f"{self.name} has an agent"
         self.run += 1
+        self.is_frozen = False
+        timings = self.policy.heartbeat_timeout_s, self.policy.kill_budget_s
+        self.watch = watch.begin_child(self.watch)
+        self.watch = watch.greet(self.watch, self.watch.child, *timings)
         self.state = startup.begin(
             self.policy,
             node_id=f"node-{self.name}",
@@ -208,6 +276,7 @@ class Host:
             record_lost=self.durable is None,
             boot_is_new=self.durable is not None and self.boot_of_record != self.boot,
             now=self.world.now,
+            lease_until_s=watch.lease_until_s(self.watch),
         )
         self._later(0.1, self.look)
 
@@ -217,15 +286,22 @@ class Host:
         self._requests.clear()
         self._lane += 1
 
+    def freeze_agent(self) -> None:
+        """SIGSTOP: the containers run on."""
+        self.is_frozen = True
+
     def crash(self) -> None:
-        """The power is off: agent and containers end."""
+        """The power is off: agent and containers end, and the guard with what it kept on tmpfs."""
         self.kill_agent()
+        self.watch = Watch()
         for container in self.containers.values():
             container.runs = False
 
     def boot_up(self) -> None:
-        """The power is back; the supervisor starts the agent."""
+        """The power is back; the engine starts what it would, and the supervisor the agent."""
         self.boot += 1
+        for container in self.containers.values():
+            container.runs = container.boots_with_host
         self.start_agent()
 
     def terminate(self, **how: bool) -> None:
@@ -292,18 +368,32 @@ class Host:
 
     def due_at_s(self) -> float:
         """When the agent wants to be woken."""
-        if self.state is None:
+        return min(self._agent_due_at_s(), watch.kill_at_s(self.watch))
+
+    def _agent_due_at_s(self) -> float:
+        if self.state is None or self.is_frozen:
             return float("inf")
         return machine.next_deadline(self.state, self.policy)
 
     def tick_if_due(self) -> None:
-        """Wake it."""
-        if self.due_at_s() <= self.world.now:
+        """Wake it, and its guard."""
+        if self._agent_due_at_s() <= self.world.now:
             self.take(Tick())
+        if watch.is_due(self.watch, self.world.now):
+            self._enforce()
+
+    def _enforce(self) -> None:
+        """What the guard does at the end of a lease (G2): kill, and start the agent anew."""
+        self.world.write(self.name, "the guard kills the agent and all that runs")
+        self.watch = watch.enforce(self.watch)
+        self.kill_agent()
+        for container in self.containers.values():
+            container.runs = False
+        self.start_agent()
 
     def take(self, event: Event) -> None:
         """What agent.py does: step, check, then stop, save and act as the plan says."""
-        if self.state is None:
+        if self.state is None or self.is_frozen:
             return
         before = self.state
         after = machine.step(before, event, self.world.now, self.policy)
@@ -329,8 +419,9 @@ class Host:
     def _tell(self, line: str) -> None:
         """Write a line, but no question, answer or the like again that was said in this phase."""
         verb = line.split(" ", 1)[0]
-        if line and (verb not in SAID_AGAIN or self._said.get(verb) != line):
-            self._said[verb] = line
+        about = line.partition(":")[0] if verb == "asks" else verb
+        if line and (verb not in SAID_AGAIN or self._said.get(about) != line):
+            self._said[about] = line
             self.world.write(self.name, line)
 
     def _carry_out(self, item: Effect | Save) -> None:
@@ -346,6 +437,10 @@ class Host:
                 self._requests.pop(item.request_id)(item.answer)
             case StartContainers() | RepairContainer() | StopContainers() | ManageRestartPolicy():
                 self._do(item)
+            case ArmGuard() | MoveDeadline() | DisarmGuard():
+                self._tell_the_guard(item)
+            case RunFence():
+                self._later(FENCE_TAKES_S, lambda: self._fence(item))
             case Exit():
                 self.kill_agent()
             case ReplyToOperator():
@@ -353,26 +448,50 @@ class Host:
             case _:
                 assert_never(item)
 
+    def _tell_the_guard(self, order: ArmGuard | MoveDeadline | DisarmGuard) -> None:
+        now, child = self.world.now, self.watch.child
+        match order:
+            case ArmGuard():
+                try:
+                    lease = Lease(order.term, order.names, order.valid_until_s)
+                    self.watch = watch.arm(self.watch, child, lease, now)
+                except watch.RefusedError as error:
+                    because = str(error)
+                    self.world.soon(lambda: self.take(GuardFailed(order.term, because)))
+                else:
+                    self.world.soon(lambda: self.take(GuardArmed(order.term)))
+            case MoveDeadline():
+                self.watch = watch.move(self.watch, child, order.term, order.valid_until_s, now)
+            case DisarmGuard():
+                self.watch = watch.disarm(self.watch, child, order.term)
+            case _:
+                assert_never(order)
+
+    def _fence(self, order: RunFence) -> None:
+        if not self.fence_error:
+            self.world.hosts[order.target].crash()
+        self.take(FenceFinished(order.term, order.target, self.fence_error))
+
     # --- messages ---------------------------------------------------------------------------------
 
-    def _send(self, message: SendHeartbeat | SendVoteRequest | SendRelease) -> None:
+    def _send(self, message: Message) -> None:
         """Deliver a message and its answer, or find out at the deadline that there is none."""
-        other, run, sent_at_s = self.world.hosts[message.to], self.run, self.world.now
+        run, sent_at_s = self.run, self.world.now
+        is_cut = self.world.is_cut(self.policy.role, message.to)
 
         def answered(answer: BeatAnswer | VoteAnswer | ReleaseAnswer) -> None:
             if run == self.run:
                 self.world.soon(lambda: self.take(_answered(message, sent_at_s, answer)))
 
-        if self.world.is_cut or other.state is None:
-            self._later(message.deadline_s, lambda: self.take(_unanswered(message, sent_at_s)))
-        else:
+        witness, other = self.world.witness, self.world.hosts.get(message.to)
+        if not is_cut and other is None and witness.is_on:
+            self.world.soon(lambda: witness.receive(message, answered))
+        elif not is_cut and other is not None and other.state is not None and not other.is_frozen:
             self.world.soon(lambda: other._receive(message, answered))
+        else:
+            self._later(message.deadline_s, lambda: self.take(_unanswered(message, sent_at_s)))
 
-    def _receive(
-        self,
-        message: SendHeartbeat | SendVoteRequest | SendRelease,
-        answered: Callable[[Any], None],
-    ) -> None:
+    def _receive(self, message: Message, answered: Answered) -> None:
         number = next(self._numbers)
         self._requests[number] = answered
         match message:
@@ -455,7 +574,7 @@ def _policy(role: Role, settings: dict[str, Any]) -> Policy:
 
 
 def _answered(
-    message: SendHeartbeat | SendVoteRequest | SendRelease,
+    message: Message,
     sent_at_s: float,
     answer: BeatAnswer | VoteAnswer | ReleaseAnswer,
 ) -> Event:
@@ -470,7 +589,7 @@ def _answered(
             raise AssertionError(f"{answer} is no answer to {message}")
 
 
-def _unanswered(message: SendHeartbeat | SendVoteRequest | SendRelease, sent_at_s: float) -> Event:
+def _unanswered(message: Message, sent_at_s: float) -> Event:
     error = "timed out"
     match message:
         case SendHeartbeat():

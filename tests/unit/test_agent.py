@@ -8,12 +8,17 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from failover_agent import agent as agent_module
-from failover_agent.agent import INBOX_LIMIT, Agent, ContainerOrder, Message
-from failover_agent.core import startup
+from failover_agent.agent import INBOX_LIMIT, Agent, Hands, Message
+from failover_agent.core import ballot, startup
+from failover_agent.core import voter as voters
 from failover_agent.core.effects import (
+    ArmGuard,
+    DisarmGuard,
     Effect,
     ReplyToOperator,
+    RunFence,
     SendHeartbeat,
+    SendVoteRequest,
     StartContainers,
     StopContainers,
 )
@@ -24,13 +29,17 @@ from failover_agent.core.events import (
     ContainersObserved,
     ContainersStarted,
     Event,
+    FenceFinished,
+    GuardArmed,
+    HeartbeatAnswered,
     HeartbeatFailed,
     HeartbeatReceived,
     RecordWriteFailed,
     StopRequested,
     Tick,
+    VoteAnswered,
 )
-from failover_agent.core.messages import Beat, BeatAnswer, Sender
+from failover_agent.core.messages import Beat, BeatAnswer, Sender, VoteAnswer
 from failover_agent.core.plan import Step
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
@@ -40,6 +49,7 @@ from failover_agent.core.state import (
     Holder,
     Phase,
     Readiness,
+    Reason,
     State,
 )
 
@@ -47,7 +57,10 @@ pytestmark = pytest.mark.virtual_time
 
 BOOTED_S = 5000.0
 POLICY = Policy(role=Role.PRIMARY, containers=("db", "web"))
+WITH_A_WITNESS = replace(POLICY, arbiter=Role.WITNESS)
+LEASE_S = WITH_A_WITNESS.lease_s
 ME = Holder(Role.PRIMARY, "me")
+THE_WITNESS = Sender(Role.WITNESS, "witness", "its run", "")
 
 
 class Clock:
@@ -92,11 +105,45 @@ class Lane:
     done: list[Effect] = field(default_factory=list)
     free: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def perform(self, effect: ContainerOrder | Message) -> None:
+    async def perform(self, effect: Effect) -> None:
         self.story.append(effect)
         self.given.append(effect)
         await self.free.wait()
         self.done.append(effect)
+
+
+@dataclass
+class Wires(Lane):
+    """Beside that, a witness at the end of one wire: the shipped voter, with its disk in memory."""
+
+    now: Callable[[], float] = field(kw_only=True)
+    post: Callable[[Event], None] = field(kw_only=True)
+    voter: voters.Voter | None = None
+
+    async def perform(self, effect: Effect) -> None:
+        assert isinstance(effect, Message)
+        if effect.to is Role.WITNESS:
+            self._tell_the_witness(effect)
+        await super().perform(effect)
+
+    def _tell_the_witness(self, effect: Message) -> None:
+        now = self.now()
+        voter = self.voter or voters.begin(Durable(), now, timeout_s=0.0, forgot=False)
+        if isinstance(effect, SendHeartbeat):
+            self.voter, answer = ballot.decide(voter, effect.beat, now, THE_WITNESS)
+        else:
+            self.voter, answer = ballot.decide(voter, effect.request, now, THE_WITNESS)
+        match effect, answer:
+            case SendHeartbeat(), BeatAnswer():
+                self.post(HeartbeatAnswered(Role.WITNESS, now, effect.beat.term, answer))
+            case SendVoteRequest(), VoteAnswer():
+                self.post(VoteAnswered(Role.WITNESS, now, answer))
+            case _:
+                pass  # A release: nobody here waits for that.
+
+
+def of_kind(lane: Lane, kind: type[Effect]) -> list[Effect]:
+    return [order for order in lane.given if isinstance(order, kind)]
 
 
 class Witnessed:
@@ -123,7 +170,13 @@ class Node:
         self.story: list[object] = []
         self.disk = Disk(self.story)
         self.containers = Lane(self.story)
-        self.messages = Lane(self.story)
+        self.messages = Wires(
+            self.story,
+            now=self.clock.now,
+            post=lambda event: self.agent.post(event),  # noqa: PLW0108 - it comes later
+        )
+        self.guard = Lane(self.story)
+        self.fence = Lane(self.story)
         self.seen = Witnessed()
         self.came_round = 0
         state = startup.begin(
@@ -153,9 +206,10 @@ class Node:
 
     async def run(self) -> str:
         async with asyncio.TaskGroup() as group:
-            farewell = await self.agent.run(group, self.containers, self.messages)
-            self.containers.free.set()
-            self.messages.free.set()
+            lanes = (self.containers, self.messages, self.guard, self.fence)
+            farewell = await self.agent.run(group, Hands(*lanes))
+            for lane in lanes:
+                lane.free.set()
             return farewell
 
     async def until(self, condition: Callable[[], object], within_s: float = 60.0) -> None:
@@ -163,6 +217,11 @@ class Node:
             async for _ in self.agent.watch():
                 if condition():
                     return
+
+    async def wins_by_the_witness(self) -> None:
+        """The peer is never heard."""
+        self.agent.post(observed(ContainerState.DOWN))
+        await self.until(lambda: self.agent.get_state().is_holding)
 
     async def becomes_active(self) -> None:
         """As the lone primary: nobody answers, and the containers are there."""
@@ -204,11 +263,13 @@ def observed(state: ContainerState) -> ContainersObserved:
 def beat_of_an_active_peer(term: int = 9) -> Beat:
     return Beat(
         sender=Sender(Role.BACKUP, "peer", "its run", ""),
+        number=1,
         phase=Phase.ACTIVE,
         term=term,
         renews=True,
         hold=False,
         lease_s=10.0,
+        longest_lease_s=10.0,
         holder=Role.BACKUP,
         released=False,
         leading_for_s=100.0,
@@ -336,6 +397,56 @@ async def test_a_start_may_act_until_a_stop_is_handed_out() -> None:
         assert not node.agent.may_act(1)
 
 
+async def test_with_a_lease_nothing_may_act_before_the_guard_has_said_that_it_watches() -> None:
+    async with running(Node(policy=WITH_A_WITNESS)) as node:
+        await node.wins_by_the_witness()
+        await node.until(lambda: of_kind(node.guard, ArmGuard))
+        assert not node.agent.may_act(1)
+        assert node.containers.given == []
+
+        node.agent.post(GuardArmed(term=1))
+        await node.until(lambda: node.containers.given)
+
+        assert node.containers.given == [StartContainers(term=1, names=("db", "web"))]
+        assert node.agent.may_act(1)
+
+
+async def test_an_agent_thawed_near_the_end_of_its_lease_may_not_act_before_it_has_stepped() -> (
+    None
+):
+    async with running(Node(policy=WITH_A_WITNESS)) as node:
+        await node.wins_by_the_witness()
+        node.agent.post(GuardArmed(term=1))
+        await node.until(lambda: node.containers.given)
+
+        node.clock.suspended_s += LEASE_S - WITH_A_WITNESS.stop_budget_s
+
+        assert not node.agent.may_act(1)
+
+
+async def test_an_agent_that_was_away_for_half_the_timeout_may_not_act_in_a_plain_pair_either() -> (
+    None
+):
+    async with running(Node()) as node:
+        await node.becomes_active()
+
+        node.clock.suspended_s += POLICY.heartbeat_timeout_s / 2
+
+        assert not node.agent.may_act(1)
+        await node.until(lambda: node.agent.may_act(1))
+
+
+async def test_the_fence_command_is_run_after_the_majority_and_before_the_guard_is_armed() -> None:
+    async with running(Node(policy=replace(WITH_A_WITNESS, has_fence=True))) as node:
+        await node.wins_by_the_witness()
+        await node.until(lambda: node.fence.given)
+        assert node.fence.given == [RunFence(1, Role.BACKUP, Reason.FIRST_START)]
+        assert of_kind(node.guard, ArmGuard) == []
+
+        node.agent.post(FenceFinished(1, Role.BACKUP, ""))
+        await node.until(lambda: of_kind(node.guard, ArmGuard))
+
+
 # --- the inbox -----------------------------------------------------------------------------------
 
 
@@ -444,8 +555,26 @@ async def test_the_last_messages_leave_before_the_run_ends() -> None:
         node.messages.free.set()
 
         assert "nothing is left to do" in await task
-        assert node.messages.done == node.messages.given
+        assert set(node.messages.done) == set(node.messages.given)
         assert isinstance(node.messages.done[0], SendHeartbeat)
+
+
+async def test_the_last_word_to_the_guard_leaves_before_the_run_ends() -> None:
+    node = Node(policy=WITH_A_WITNESS)
+    async with asyncio.TaskGroup() as group:
+        task = group.create_task(node.run())
+        node.messages.free.set()
+        node.agent.post(observed(ContainerState.DOWN))
+        await node.until(lambda: node.guard.given)
+        assert node.guard.given == [DisarmGuard(term=0)]
+        node.agent.post(StopRequested())
+        await node.until(lambda: node.agent.has_ended)
+        assert not task.done()
+
+        node.guard.free.set()
+
+        await task
+        assert node.guard.done == node.guard.given
 
 
 async def test_messages_that_nobody_takes_hold_the_end_up_for_a_second_at_most() -> None:

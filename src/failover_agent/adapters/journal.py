@@ -249,7 +249,8 @@ def _transitions(path: Path) -> Iterator[dict[str, object]]:
 
 
 def same_but_for_times(one: object, other: object) -> bool:
-    """Are the two alike in all but moments and lengths (what the core names `..._s`) and counters?
+    """Are the two alike in all but moments and lengths (what the core names `..._s`), counters,
+    and numbers of beats?
 
     What is durable is compared to the last bit; a moment that comes or goes is a difference.
     """
@@ -273,7 +274,7 @@ def same_but_for_times(one: object, other: object) -> bool:
 
 
 def _alike(name: str, one: object, other: object) -> bool:
-    if name == "counters":
+    if name in ("counters", "beats", "beat_number", "newest_renewal"):
         return True
     if name.endswith("_s"):
         if isinstance(one, tuple) and isinstance(other, tuple):

@@ -8,9 +8,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from failover_agent.core import containers, following, reports
+from failover_agent.core import containers, following, leases, reports
 from failover_agent.core.policy import Policy, Role
-from failover_agent.core.state import Alarm, Health, PeerView, Phase, Readiness, State
+from failover_agent.core.state import (
+    FOREVER,
+    Alarm,
+    Fencing,
+    Health,
+    PeerView,
+    Phase,
+    Readiness,
+    State,
+)
 from failover_agent.core.turn import Turn
 
 IF_OFF = "if it is off for good: failover-agent takeover --peer-is-off"
@@ -51,12 +60,9 @@ def _of_the_set_up(state: State, now: float, policy: Policy) -> Iterator[tuple[s
     for conflict in state.conflicts.values():
         if now - conflict.seen_at_s <= policy.promise_length_s:
             yield conflict.kind, conflict.detail
+    if reports.differing_fingerprint(state, policy):
+        yield "fingerprint_differs", reports.FINGERPRINT_DIFFERS
     for peer in state.peers.values():
-        if peer.fingerprint is not None and peer.fingerprint != policy.fingerprint:
-            yield (
-                "fingerprint_differs",
-                f"members or partition_policy differ from those of the {peer.role}",
-            )
         names = differing_settings(peer, policy)
         if names:
             yield (
@@ -74,10 +80,11 @@ def differing_settings(peer: PeerView, policy: Policy) -> tuple[str, ...]:
 
 
 def _of_a_leader(state: State, now: float, policy: Policy) -> Iterator[tuple[str, str]]:
-    for role in policy.others:
-        because = _why_no_redundancy(state.peers[role], now, policy)
-        if because:
-            yield "redundancy_lost", because
+    lost = [_why_no_redundancy(state, role, now, policy) for role in policy.others]
+    lost.append(_why_no_arbiter(state, now, policy))
+    if any(lost):
+        yield "redundancy_lost", "; ".join(filter(None, lost))
+    yield from _of_the_guard(state, policy)
     if state.overlap is not None and state.overlap.ended_at_s is None:
         yield "two_actives", "the peer is active too: the lower term stops at once"
     if state.phase is not Phase.PROMOTING:
@@ -92,7 +99,31 @@ def _of_a_leader(state: State, now: float, policy: Policy) -> Iterator[tuple[str
         yield "held", "the agent stops and leaves the containers running"
 
 
-def _why_no_redundancy(peer: PeerView, now: float, policy: Policy) -> str:
+def _of_the_guard(state: State, policy: Policy) -> Iterator[tuple[str, str]]:
+    if state.guard_error and not leases.is_guarded(state, policy):
+        yield "guard_lost", f"nothing is started without the guard: {state.guard_error}"
+    if state.fencing is not None and state.fencing.error:
+        yield _fence_failed(state.fencing)
+
+
+def _fence_failed(fencing: Fencing) -> tuple[str, str]:
+    return "fence_failed", f"fence_command did not fence the {fencing.target}: {fencing.error}"
+
+
+def _why_no_arbiter(state: State, now: float, policy: Policy) -> str:
+    """The third vote is missing: one more loss, and nobody may lead."""
+    if policy.arbiter is None:
+        return ""
+    peer = state.peers[policy.arbiter]
+    settled_in = now - state.started_at_s >= policy.promise_length_s
+    if reports.is_reachable(peer, now, policy) or not (peer.heard_at_s or settled_in):
+        return ""
+    detail = f" ({peer.error})" if peer.error else ""
+    return f"nothing is heard from the arbiter{detail}"
+
+
+def _why_no_redundancy(state: State, role: Role, now: float, policy: Policy) -> str:
+    peer = state.peers[role]
     if not reports.is_reachable(peer, now, policy):
         detail = f" ({peer.error})" if peer.error else ""
         return f"nothing is heard from the {peer.role}{detail}"
@@ -106,6 +137,10 @@ def _of_a_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[s
     settled_in = now - state.started_at_s > policy.heartbeat_interval_s
     if readiness is not Readiness.READY and settled_in:
         yield "not_ready", "; ".join(because)
+    if lost := _why_no_arbiter(state, now, policy):
+        yield "redundancy_lost", lost
+    if state.fencing is not None and state.fencing.error:
+        yield _fence_failed(state.fencing)
     if state.durable.hold:
         yield "held", _why_held(state)
     if state.overlap is not None and state.overlap.ended_at_s is None:
@@ -155,7 +190,9 @@ def _of_a_lone_follower(state: State, now: float, policy: Policy) -> Iterator[tu
         for role in roles
     ]
     yield "peer_silent", f"nothing is heard from {' and '.join(details)}"
-    if state.phase is Phase.STARTING and not following.knows_its_pair(state, policy):
+    if policy.requires_lease:
+        yield from _of_no_majority(state, now, policy)
+    elif state.phase is Phase.STARTING and not following.knows_its_pair(state, policy):
         yield (
             "waiting_for_primary",
             f"has never heard the primary, so it does not start alone (lone_start); {IF_OFF}",
@@ -165,6 +202,27 @@ def _of_a_lone_follower(state: State, now: float, policy: Policy) -> Iterator[tu
             "waiting_for_release",
             f"nobody may take over on silence under this partition_policy; {IF_OFF}",
         )
+
+
+def _of_no_majority(state: State, now: float, policy: Policy) -> Iterator[tuple[str, str]]:
+    """The peer is silent, and this node cannot lead: who keeps it from it?"""
+    assert policy.arbiter is not None
+    arbiter = state.peers[policy.arbiter]
+    if not reports.is_reachable(arbiter, now, policy):
+        yield "no_majority", "neither the peer nor the arbiter is heard: this node may not lead"
+    elif arbiter.promised_to not in (None, state.me) and now < arbiter.promised_until_s:
+        assert arbiter.promised_to is not None
+        role = arbiter.promised_to.role
+        if arbiter.promised_until_s == FOREVER:
+            yield (
+                "held",
+                f"the arbiter holds for the {role}: no takeover until it is back; {IF_OFF}",
+            )
+        else:
+            yield (
+                "peer_unheard",
+                f"the arbiter hears the {role}, which leads, and this node does not",
+            )
 
 
 def _of_the_engine(state: State) -> Iterator[tuple[str, str]]:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from failover_agent.core import following, reports
+from failover_agent.core import following, reports, votes
 from failover_agent.core.effects import ReplyToOperator
 from failover_agent.core.events import CommandKind, CommandReceived, StopRequested
-from failover_agent.core.policy import OnStop
-from failover_agent.core.state import Phase, Reason, Stopping
+from failover_agent.core.policy import OnStop, Policy
+from failover_agent.core.state import FOREVER, Reason, State, Stopping
 from failover_agent.core.turn import Turn
 
 NOT_OFF = (
@@ -29,6 +29,8 @@ def _takeover(turn: Turn) -> tuple[bool, str]:
     state, now, policy = turn.state, turn.now, turn.policy
     if state.is_holding:
         return False, "This node holds the service already: nothing to take over."
+    if policy.requires_lease and (because := _why_no_majority(state, now, policy)):
+        return False, because
     cannot = reports.cannot_because(state, now, policy)
     if cannot:
         return False, f"This node cannot run the service: {'; '.join(cannot)}."
@@ -44,10 +46,11 @@ def _takeover(turn: Turn) -> tuple[bool, str]:
         return False, "This agent is stopping."
     if state.stop_job is not None:
         return False, "Containers are still being stopped here: try again in a moment."
-    if state.phase is Phase.ACQUIRING:
-        assert state.candidacy is not None
+    if state.candidacy is not None:
         turn.state = replace(state, candidacy=replace(state.candidacy, by_word=True))
         return True, "Taking over."
+    if state.durable.hold:  # The word ends it, and with it what its holder might wait for (V4, V8).
+        turn.state = replace(state, grants_after_s=min(state.grants_after_s, now))
     turn.set_durable(replace(state.durable, hold=False))
     for role in policy.others:
         peer = turn.state.peers[role]
@@ -62,6 +65,36 @@ def _takeover(turn: Turn) -> tuple[bool, str]:
     if heard:
         return True, f"Taking over if the {heard[0]}, which answers, gives its vote: see status."
     return True, "Taking over."
+
+
+def _why_no_majority(state: State, now: float, policy: Policy) -> str:
+    """With an arbiter the operator's word ends a hold, and never stands for a vote (V8)."""
+    assert policy.arbiter is not None
+    if not any(reports.is_reachable(peer, now, policy) for peer in state.peers.values()):
+        return (
+            "Neither the other node nor the arbiter is heard, and there is no lease without one of"
+            " them. Get the arbiter back; or, if it is gone for good, stop the other node, take"
+            " [arbiter] out of the configuration of both, and restart this agent."
+        )
+    arbiter = state.peers[policy.arbiter]
+    holder, until_s = arbiter.promised_to, arbiter.promised_until_s
+    if holder not in (None, state.me) and now < until_s < FOREVER:
+        return (
+            "The arbiter hears the other node: it is not off, or was lost only a moment ago. If it"
+            f" is off, this node takes over by itself within {policy.promise_length_s:.0f} s."
+        )
+    promise = votes.standing_promise(state, now)
+    if promise is not None and promise.holder != state.me and promise.until_s < FOREVER:
+        return (
+            "The other node was heard a moment ago. If it is off, this node takes over by itself"
+            f" within {policy.promise_length_s:.0f} s."
+        )
+    if not (state.durable.hold or votes.own_candidacy_is_free(state, now)):
+        return (
+            "This agent was only just started, and may have given its vote away before:"
+            f" it is free again in {state.grants_after_s - now:.0f} s (V4)."
+        )
+    return ""
 
 
 def _resume(turn: Turn) -> tuple[bool, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from failover_agent.core import leases, reports
 from failover_agent.core.effects import ManageRestartPolicy, RepairContainer
 from failover_agent.core.events import (
     ContainerChanged,
@@ -223,7 +224,9 @@ def repair_at_s(state: State, policy: Policy, view: ContainerView) -> float | No
 
 
 def repair(turn: Turn) -> None:
-    """Start the dead containers whose next attempt is due."""
+    """Start the dead containers whose next attempt is due, while that is allowed (H4, G1)."""
+    if not leases.is_guarded(turn.state, turn.policy) or _is_served_elsewhere(turn):
+        return
     for view in turn.state.containers.values():
         at_s = repair_at_s(turn.state, turn.policy, view)
         held_term = turn.state.held_term
@@ -240,6 +243,20 @@ def repair(turn: Turn) -> None:
         )
         turn.state = replace(turn.state, repairing=turn.state.repairing | {view.name})
         turn.emit(RepairContainer(term=held_term, name=view.name))
+
+
+def _is_served_elsewhere(turn: Turn) -> bool:
+    """Could this node start nothing, and does another run it all, though it leads in no term?
+
+    It was left running there for want of anybody else (S5); two are not better than one.
+    """
+    state = turn.state
+    return state.phase is Phase.FAILED and any(
+        peer.running == len(state.containers)
+        and not peer.holding
+        and reports.is_heard_lately(peer, turn.now, turn.policy)
+        for peer in state.peers.values()
+    )
 
 
 def on_repair_finished(turn: Turn, event: RepairFinished) -> None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from failover_agent.core.messages import Answer, Beat, ReleaseRequest, VoteRequest
 from failover_agent.core.policy import Role
+from failover_agent.core.state import Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +77,51 @@ class RepairContainer:
 class StopContainers:
     """Stop `names`, in this order, each with its own grace (or `grace_s`), then kill, then confirm.
 
-    Overtakes a running start. Answered by ContainersStopped or StopFailed.
+    With a `grace_s` all are stopped side by side, and 0 kills at once: then time is short (H3).
+    Overtakes a running start, and a `grace_s` of 0 a running stop. Answered by ContainersStopped
+    or StopFailed.
     """
 
     term: int
     names: tuple[str, ...]
     grace_s: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class ArmGuard:
+    """Let the guard watch over `names` in `term`: from now on it kills them at `valid_until_s`
+    less kill_budget, whatever becomes of this process (G1).
+
+    Answered by GuardArmed or GuardFailed. `valid_until_s` is on CLOCK_BOOTTIME.
+    """
+
+    term: int
+    names: tuple[str, ...]
+    valid_until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class MoveDeadline:
+    """An answer moved the end of the lease; infinite while on hold (G1, V8). Not answered."""
+
+    term: int
+    valid_until_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class DisarmGuard:
+    """Everything is confirmed stopped: the guard has nothing to kill any more. Not answered."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunFence:
+    """Run fence_command so that `target` cannot run the service. Answered by FenceFinished."""
+
+    term: int
+    target: Role
+    reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,5 +149,9 @@ Effect = (
     | RepairContainer
     | StopContainers
     | ManageRestartPolicy
+    | ArmGuard
+    | MoveDeadline
+    | DisarmGuard
+    | RunFence
     | Exit
 )

@@ -241,6 +241,30 @@ class StopFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class GuardArmed:
+    """Answers `ArmGuard`: the guard has it, and the deadline lies on its tmpfs."""
+
+    term: int
+
+
+@dataclass(frozen=True, slots=True)
+class GuardFailed:
+    """Answers `ArmGuard`: the guard did not say in time that it has it."""
+
+    term: int
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class FenceFinished:
+    """Answers `RunFence`; `error` is empty when the command exited with 0 within its deadline."""
+
+    term: int
+    target: Role
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
 class RestartPolicySet:
     """Answers `ManageRestartPolicy`; `error` is empty when it is now "no"."""
 
@@ -313,6 +337,9 @@ Event = (
     | ContainersStopped
     | StopFailed
     | RestartPolicySet
+    | GuardArmed
+    | GuardFailed
+    | FenceFinished
     | RecordWriteFailed
     | RecordWritable
     | StopRequested

@@ -6,16 +6,18 @@ first (H0), then takes a term, saves it, and asks.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
-from failover_agent.core import leading, reports, votes
-from failover_agent.core.effects import SendVoteRequest, StopContainers
+from failover_agent.core import fencing, leading, leases, reports, votes
+from failover_agent.core.effects import DisarmGuard, SendVoteRequest, StopContainers
 from failover_agent.core.events import VoteAnswered
 from failover_agent.core.messages import Refusal, VoteKind, VoteRequest
-from failover_agent.core.policy import LoneStart, PartitionPolicy, Policy
+from failover_agent.core.policy import LoneStart, PartitionPolicy, Policy, Role
 from failover_agent.core.state import (
+    FOREVER,
     HOLDING_PHASES,
+    NEVER,
     Candidacy,
     Overlap,
     PeerView,
@@ -36,15 +38,25 @@ def advance(turn: Turn) -> None:
     _watch_for_a_leader(turn)
     state = turn.state
     if state.phase is Phase.STARTING:
+        leading.return_from_hold(turn)
         _look_around(turn)
-    if turn.state.phase is Phase.STANDBY:
+    if turn.policy.requires_lease or turn.state.phase is Phase.STANDBY:
         _stop_strays(turn)
     if turn.state.phase in (Phase.STARTING, Phase.STANDBY):
         reason = wants_to_lead(turn.state, turn.now, turn.policy)
         if reason is not None:
             begin_candidacy(turn, reason)
-    if turn.state.phase is Phase.ACQUIRING:
+    if turn.state.candidacy is not None:
         _pursue(turn)
+    _disarm_guard(turn)
+
+
+def _disarm_guard(turn: Turn) -> None:
+    """G1, G2: a guard that kills, or would, ends with the word that everything is stopped."""
+    state = turn.state
+    if state.is_guard_armed and not state.is_holding and reports.is_stopped(state):
+        turn.state = replace(state, is_guard_armed=False, guarded=None)
+        turn.emit(DisarmGuard(term=state.durable.term))
 
 
 def _holders(state: State, now: float, policy: Policy) -> list[PeerView]:
@@ -113,20 +125,46 @@ def _members(state: State, policy: Policy) -> list[PeerView]:
 def _stop_strays(turn: Turn) -> None:
     """A managed container that runs on a standby is stopped, once somebody else has the service.
 
-    While nobody leads and nobody who goes first could, nothing is stopped (S5).
+    While nobody leads and nobody who goes first could, nothing is stopped (S5). With a lease it may
+    run under none, so it is stopped at once (G3).
     """
     state = turn.state
     names = strays(state)
-    leaders = _holders(state, turn.now, turn.policy)
-    serving = [peer for peer in leaders if reports.serves(peer.phase, peer.running)]
-    served = serving or (not leaders and _is_outranked(state, turn.now, turn.policy))
-    if not names or not served or state.stop_job is not None or turn.now < state.retry_at_s:
+    may_stay = _may_run_on(state, turn.now, turn.policy)
+    if not names or may_stay or state.stop_job is not None or turn.now < state.retry_at_s:
         return
     names = tuple(reversed(names))
     turn.state = replace(state, stop_job=state.durable.term, stop_names=names)
     for peer in _holders(state, turn.now, turn.policy):
         _note_overlap(turn, peer, names)
-    turn.emit(StopContainers(term=state.durable.term, names=names, grace_s=None))
+    grace_s = 0.0 if turn.policy.requires_lease else None
+    turn.emit(StopContainers(term=state.durable.term, names=names, grace_s=grace_s))
+
+
+def _may_run_on(state: State, now: float, policy: Policy) -> bool:
+    """May a container stay that runs here though this node leads in no term?"""
+    if policy.requires_lease:
+        return reports.asks_to_resume(state) or _may_run_without_lease(state, now, policy)
+    leaders = _holders(state, now, policy)
+    serving = [peer for peer in leaders if reports.serves(peer.phase, peer.running)]
+    return not (serving or (not leaders and _is_outranked(state, now, policy)))
+
+
+def _may_run_without_lease(state: State, now: float, policy: Policy) -> bool:
+    """G3: only while every other member itself answers that it does not lead, nor asks to.
+
+    Not what Docker started after a reboot, since nobody gave leave for it. Where this node never
+    led, the first answer is waited for: that is an installation beside a running service.
+    """
+    if state.boot_is_new:
+        return False
+    never_led = state.durable.holder is None and now < state.started_at_s + policy.patience_s
+    idle = (Phase.STARTING, Phase.STANDBY)
+    return all(
+        (never_led and peer.heard_at_s is None)
+        or (reports.is_heard_lately(peer, now, policy) and peer.phase in idle)
+        for peer in _members(state, policy)
+    )
 
 
 def _note_overlap(turn: Turn, peer: PeerView, names: tuple[str, ...]) -> None:
@@ -164,6 +202,10 @@ def wants_to_lead(state: State, now: float, policy: Policy) -> Reason | None:
     """Should this node ask to be active now, and why (section 6)?"""
     if not may_ask(state, now, policy) or _holders(state, now, policy):
         return None
+    if policy.requires_lease and reports.asks_to_resume(state):
+        return None  # The lease of the agent before this one runs: it is taken up, or it ends (H6).
+    if not could_win(state, now, policy):
+        return None
     if state.invitation is not None:
         return state.invitation
     if now < state.stand_back_until_s:
@@ -178,6 +220,28 @@ def wants_to_lead(state: State, now: float, policy: Policy) -> Reason | None:
     return None
 
 
+def could_win(state: State, now: float, policy: Policy) -> bool:
+    """H0: is there a majority that might say yes? Without an arbiter that is found out by asking.
+
+    An arbiter that is promised to another was asked already: by each of our beats.
+    """
+    if not policy.requires_lease:
+        return True
+    asked = state.candidacy
+    refused: frozenset[Role] = frozenset() if asked is None else asked.refused
+    might = {state.role}
+    for role in policy.voters:
+        if role is state.role or role in refused:
+            continue
+        peer = state.peers[role]
+        promised = role is policy.arbiter and now < peer.promised_until_s
+        promised = promised and peer.promised_to not in (None, state.me)
+        by_word = asked is not None and asked.by_word and peer.promised_until_s == FOREVER
+        if reports.is_reachable(peer, now, policy) and not (promised and not by_word):
+            might.add(role)
+    return len(might) >= policy.majority
+
+
 def _alone(state: State, now: float, policy: Policy) -> bool:
     """Are all other members silent?"""
     return all(reports.is_silent(peer, now, policy) for peer in _members(state, policy))
@@ -185,19 +249,30 @@ def _alone(state: State, now: float, policy: Policy) -> bool:
 
 def _reason_alone(state: State, now: float, policy: Policy) -> Reason | None:
     """Everybody else is silent: takeover on silence, or a lone start after a boot."""
-    if state.phase is Phase.STARTING:
-        if now < state.started_at_s + policy.startup_grace_period_s:
+    if state.phase is Phase.STARTING and not policy.requires_lease:
+        if now < starts_alone_at_s(state, policy):
             return None
         if not knows_its_pair(state, policy):
             return None
-    if not silence_is_leave(state, policy):
+    if not policy.requires_lease and not silence_is_leave(state, policy):
         return None
     return Reason.FIRST_START if state.durable.term == 0 else Reason.PEER_SILENT
 
 
+def starts_alone_at_s(state: State, policy: Policy) -> float:
+    """When, after a boot, a node of a plain pair may start alone.
+
+    Where it would fence its peer first, the one that goes second waits one T more: two nodes that
+    boot together must not fence each other.
+    """
+    at_s = state.started_at_s + policy.startup_grace_period_s
+    second = policy.has_fence and policy.role is not policy.members[0]
+    return at_s + (policy.heartbeat_timeout_s if second else 0.0)
+
+
 def knows_its_pair(state: State, policy: Policy) -> bool:
     """May this node start alone: is it the preferred one, or has it heard those before it once?"""
-    if state.led_and_kept:
+    if state.led_and_kept or fencing.needs(policy):
         return True
     before = policy.members[: policy.members.index(state.role)]
     return policy.lone_start is LoneStart.START or all(
@@ -208,12 +283,13 @@ def knows_its_pair(state: State, policy: Policy) -> bool:
 def silence_is_leave(state: State, policy: Policy) -> bool:
     """Does silence stand for the vote of the silent (table of section 4)?
 
-    Under `consistency` only what is on our own disk does: that we held the newest term and never
-    gave it back, or that its holder gave it back to us.
+    With a fence_command it does once the peer is fenced. Under `consistency` only what is on our
+    own disk does: that we held the newest term and never gave it back, or that its holder gave it
+    back to us.
     """
-    if policy.arbiter is not None:
+    if policy.requires_lease:
         return False
-    if policy.partition_policy is PartitionPolicy.AVAILABILITY:
+    if fencing.needs(policy) or policy.partition_policy is PartitionPolicy.AVAILABILITY:
         return True
     durable = state.durable
     if durable.holder == state.me:
@@ -259,13 +335,15 @@ def ask_voters(turn: Turn) -> None:
     turn.state = replace(turn.state, candidacy=replace(candidacy, asked_at_s=turn.now))
     kind = VoteKind.POLL if candidacy.stage is Stage.POLL else VoteKind.CANDIDACY
     for role in turn.policy.voters:
-        if role in candidacy.granted | candidacy.refused:
+        is_stale = not leases.is_fresh(candidacy.answered_at_s.get(role), turn.now, turn.policy)
+        if role in candidacy.refused or (role in candidacy.granted and not is_stale):
             continue
         request = VoteRequest(
             sender=reports.sender(turn.state, turn.policy),
             kind=kind,
             term=candidacy.term,
             lease_s=turn.policy.heartbeat_timeout_s,
+            longest_lease_s=reports.longest_lease_s(turn.state, turn.policy),
             reason=candidacy.reason,
         )
         turn.emit(
@@ -277,16 +355,37 @@ def has_majority(state: State, now: float, policy: Policy) -> bool:
     """Do the votes, with silence or the operator's word where they count as one, suffice?"""
     candidacy = state.candidacy
     assert candidacy is not None
-    votes_for = set(candidacy.granted)
+    if policy.requires_lease:
+        sent_at_s = candidacy.answered_at_s.values()
+        return leases.is_majority(candidacy.granted, sent_at_s, now, policy)
+    answered_at_s = candidacy.answered_at_s
+    fresh = {
+        role for role in candidacy.granted if leases.is_fresh(answered_at_s.get(role), now, policy)
+    }
+    votes_for = fresh | candidacy.fenced
     for peer in _members(state, policy):
-        unable = peer.role in candidacy.unable and reports.abstains(peer, now, policy)
-        absent = unable or reports.is_silent(peer, now, policy)
-        silence = candidacy.silence_counts and absent
-        gone = absent or not reports.is_heard_lately(peer, now, policy)
-        word = candidacy.by_word and gone
-        if silence or word:
+        gone = _is_absent(state, now, policy, peer)
+        gone = gone or not reports.is_heard_lately(peer, now, policy)
+        if candidacy.by_word and gone:
             votes_for.add(peer.role)
+    if not fencing.needs(policy):
+        votes_for |= _silent_votes(state, now, policy)
     return len(votes_for) >= policy.majority
+
+
+def _is_absent(state: State, now: float, policy: Policy, peer: PeerView) -> bool:
+    """Is `peer` silent, or did it say itself that it can do nothing?"""
+    assert state.candidacy is not None
+    unable = peer.role in state.candidacy.unable and reports.abstains(peer, now, policy)
+    return unable or reports.is_silent(peer, now, policy)
+
+
+def _silent_votes(state: State, now: float, policy: Policy) -> set[Role]:
+    """The members whose silence counts as a vote in a plain pair."""
+    assert state.candidacy is not None
+    if not state.candidacy.silence_counts:
+        return set()
+    return {peer.role for peer in _members(state, policy) if _is_absent(state, now, policy, peer)}
 
 
 def highest_term(state: State) -> int:
@@ -296,7 +395,7 @@ def highest_term(state: State) -> int:
 
 
 def _pursue(turn: Turn) -> None:
-    """Acquiring: give up, go on to the next stage, or win."""
+    """Acquiring, or fencing in a plain pair: give up, go on to the next stage, or win."""
     state = turn.state
     candidacy = state.candidacy
     assert candidacy is not None
@@ -304,20 +403,53 @@ def _pursue(turn: Turn) -> None:
         give_up(turn, Reason.PEER_ACTIVE, turn.policy.heartbeat_interval_s)
     elif state.stopping is not None or reports.cannot_because(state, turn.now, turn.policy):
         give_up(turn, Reason.NOT_ABLE, turn.policy.heartbeat_interval_s)
+    elif not _has_own_vote(state, turn.now, turn.policy):
+        give_up(turn, Reason.PEER_ACTIVE, turn.policy.heartbeat_interval_s)
     elif has_majority(state, turn.now, turn.policy):
         if candidacy.stage is Stage.POLL:
             take_term(turn)
             _pursue(turn)
         else:
             win(turn)
-    elif len(turn.policy.voters) - len(candidacy.refused) < turn.policy.majority:
+    elif (
+        len(turn.policy.voters) - len(candidacy.refused) < turn.policy.majority
+        or not could_win(state, turn.now, turn.policy)
+        or _is_to_be_asked_again(turn, candidacy)
+    ):
         give_up(turn, Reason.VOTE_REFUSED, _pause_s(state, turn.policy))
     elif candidacy.asked_at_s is None:
         ask_voters(turn)
+    elif fencing.needs(turn.policy):
+        _fence_the_silent(turn)
+
+
+def _has_own_vote(state: State, now: float, policy: Policy) -> bool:
+    """V2: a poll promises nothing, so our own vote may have been given to a holder meanwhile."""
+    return not policy.requires_lease or votes.own_candidacy_is_free(state, now)
+
+
+def _is_to_be_asked_again(turn: Turn, candidacy: Candidacy) -> bool:
+    """A refusal is not for ever, and who has not answered may be deaf: begin anew (H0)."""
+    patient_until_s = candidacy.begun_at_s + turn.policy.patience_s
+    may_s = max(patient_until_s, turn.state.ask_again_at_s)
+    return turn.policy.requires_lease and bool(candidacy.refused) and turn.now >= may_s
+
+
+def _fence_the_silent(turn: Turn) -> None:
+    """A plain pair with a fence_command: the silent peer is fenced, and that is its vote."""
+    fencing.advance(turn)
+    state = turn.state
+    if state.fencing is not None or state.candidacy is None:
+        return
+    for role in _silent_votes(state, turn.now, turn.policy) - state.candidacy.fenced:
+        turn.enter(Phase.FENCING, state.candidacy.reason)
+        fencing.begin(turn, highest_term(state) + 1, role, state.candidacy.reason)
 
 
 def _pause_s(state: State, policy: Policy) -> float:
     """How long to wait after a refusal: twice as long after each, at most T."""
+    if policy.requires_lease and state.ask_again_at_s > state.since_s:
+        return 0.0  # The voter said when its promise ends: then, and not later (H0).
     doubled_s = policy.heartbeat_interval_s * 2.0 ** min(state.refusals, 10)
     return min(doubled_s, policy.heartbeat_timeout_s)
 
@@ -327,7 +459,9 @@ def take_term(turn: Turn) -> None:
     state = turn.state
     assert state.candidacy is not None
     term = highest_term(state) + 1
-    votes.grant(turn, state.me, term, turn.policy.heartbeat_timeout_s)
+    # With an arbiter it is the lease file that tells who led, so that winning saves nothing more.
+    led = turn.policy.requires_lease
+    votes.grant(turn, state.me, term, turn.policy.heartbeat_timeout_s, led=led)
     turn.state = replace(
         turn.state,
         candidacy=replace(
@@ -336,6 +470,7 @@ def take_term(turn: Turn) -> None:
             term=term,
             granted=frozenset({state.role}),
             refused=frozenset(),
+            answered_at_s={},
             asked_at_s=None,
         ),
     )
@@ -348,15 +483,17 @@ def win(turn: Turn) -> None:
     turn.set_durable(replace(turn.state.durable, led=True))
     turn.state = replace(turn.state, candidacy=None, invitation=None, prepared_for=None)
     turn.state = replace(turn.state, leaderless_at_s=None, refusals=0, refused_because="")
-    leading.begin(turn, candidacy.term, candidacy.reason)
+    leading.begin(turn, candidacy)
 
 
 def give_up(turn: Turn, reason: Reason, wait_s: float) -> None:
     """The candidacy ends without a majority; ask again no sooner than in `wait_s`."""
     votes.forget_own_promise(turn)
+    votes.give_term_back(turn)
     turn.state = replace(
         turn.state,
         candidacy=None,
+        fencing=None,
         refusals=turn.state.refusals + (reason is Reason.VOTE_REFUSED),
         ask_again_at_s=max(turn.state.ask_again_at_s, turn.now + wait_s),
     )
@@ -379,12 +516,17 @@ def on_vote_answered(turn: Turn, event: VoteAnswered) -> None:
     if answer.vote.term > (peer.term or 0):
         turn.set_peer(replace(peer, term=answer.vote.term))
     if answer.vote.granted:
-        candidacy = replace(candidacy, granted=candidacy.granted | {event.voter})
+        before_s = candidacy.answered_at_s.get(event.voter, NEVER)
+        answered = {**candidacy.answered_at_s, event.voter: max(before_s, event.sent_at_s)}
+        candidacy = replace(
+            candidacy, granted=candidacy.granted | {event.voter}, answered_at_s=answered
+        )
     else:
         candidacy = replace(
             candidacy,
             refused=candidacy.refused | {event.voter},
             granted=candidacy.granted - {event.voter},
+            answered_at_s=_without(candidacy.answered_at_s, event.voter),
         )
         if answer.vote.refusal in UNABLE and answer.phase not in HOLDING_PHASES:
             candidacy = replace(candidacy, unable=candidacy.unable | {event.voter})
@@ -395,6 +537,10 @@ def on_vote_answered(turn: Turn, event: VoteAnswered) -> None:
             soon_s = turn.now + min(wait_s, turn.policy.promise_length_s)
             turn.state = replace(turn.state, ask_again_at_s=soon_s)
     turn.state = replace(turn.state, candidacy=candidacy)
+
+
+def _without(answered_at_s: Mapping[Role, float], voter: Role) -> Mapping[Role, float]:
+    return {role: at_s for role, at_s in answered_at_s.items() if role is not voter}
 
 
 def _question(candidacy: Candidacy) -> tuple[VoteKind, int]:
@@ -410,12 +556,15 @@ def moments_s(state: State, policy: Policy) -> Iterator[float | None]:
     yield state.stand_back_until_s
     yield state.ask_again_at_s
     yield state.retry_at_s
-    yield state.started_at_s + policy.startup_grace_period_s
+    yield starts_alone_at_s(state, policy)
     if state.promise is not None:
         yield state.promise.until_s
     yield _turn_comes_at_s(state, policy)
     for peer in state.peers.values():
         yield reports.silent_at_s(peer, policy)
+        yield peer.promised_until_s
+        if peer.heard_at_s is not None:
+            yield peer.heard_at_s + policy.patience_s
 
 
 def strays(state: State) -> tuple[str, ...]:

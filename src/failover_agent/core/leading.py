@@ -10,19 +10,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-from failover_agent.core import containers, releasing, reports, votes
-from failover_agent.core.effects import (
-    SendVoteRequest,
-    StartContainers,
-)
+from failover_agent.core import containers, fencing, leases, releasing, reports, votes
+from failover_agent.core.effects import ArmGuard, SendVoteRequest, StartContainers
 from failover_agent.core.events import (
     ContainersStarted,
+    GuardArmed,
+    GuardFailed,
+    HeartbeatAnswered,
     StartFailed,
     VoteAnswered,
 )
 from failover_agent.core.messages import (
     Beat,
-    BeatAnswer,
     Refusal,
     Vote,
     VoteKind,
@@ -30,6 +29,7 @@ from failover_agent.core.messages import (
 )
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
+    FOREVER,
     Candidacy,
     Handover,
     Health,
@@ -45,44 +45,83 @@ from failover_agent.core.turn import Turn
 
 @dataclass(frozen=True, slots=True)
 class PromotionStep:
-    """One entry of the ordered list of a promotion: the phase it runs in, and its order."""
+    """One entry of the ordered list of a promotion: the phase it runs in, whether there is
+    anything to do, and its order, which one event answers.
+    """
 
     phase: Phase
-    order: Callable[[Turn, int], None]
+    is_needed: Callable[[Turn], bool]
+    order: Callable[[Turn], None]
 
 
-def _start_containers(turn: Turn, term: int) -> None:
+def _start_containers(turn: Turn) -> None:
+    term = turn.state.held_term
+    assert term is not None
     turn.state = replace(turn.state, start_job=term)
     turn.emit(StartContainers(term=term, names=turn.policy.containers))
 
 
-PROMOTION: tuple[PromotionStep, ...] = (PromotionStep(Phase.PROMOTING, _start_containers),)
+def _arm_guard(turn: Turn) -> None:
+    """G1: nothing is started before the guard has said that it watches."""
+    state = turn.state
+    assert state.held_term is not None
+    turn.state = replace(state, guarded=None, is_guard_armed=True)
+    turn.emit(
+        ArmGuard(
+            term=state.held_term,
+            names=turn.policy.containers,
+            valid_until_s=leases.valid_until_s(state, turn.policy),
+        )
+    )
+
+
+PROMOTION: tuple[PromotionStep, ...] = (
+    PromotionStep(Phase.FENCING, lambda turn: turn.state.fencing is not None, fencing.run),
+    PromotionStep(Phase.PROMOTING, lambda turn: turn.policy.requires_lease, _arm_guard),
+    PromotionStep(Phase.PROMOTING, lambda _: True, _start_containers),
+)
 """What a node does, in this order, between winning its term and being active."""
 
+FENCE, GUARD, START = range(len(PROMOTION))
 
-def begin(turn: Turn, term: int, reason: Reason) -> None:
-    """Hold `term` and take the first step of the promotion."""
-    counters = turn.state.counters
+
+def begin(turn: Turn, candidacy: Candidacy) -> None:
+    """Hold the term that was won, and take the first step of the promotion."""
+    counters, reason = turn.state.counters, candidacy.reason
     turn.state = replace(
         turn.state,
-        held_term=term,
+        held_term=candidacy.term,
+        renewed_at_s=candidacy.answered_at_s,
+        on_hold_at=frozenset(),
+        guarded=None,
         promoted_at_s=turn.now,
         leading_at_s=turn.now,
         release=None,
         handover=None,
+        is_killing=False,
+        fencing=fencing.before_promotion(turn, candidacy),
         moves_at_s=releasing.moves(turn.state, turn.now, turn.policy, reason),
         counters=replace(counters, promotions=counters.promotions + 1),
     )
-    step = PROMOTION[0]
-    turn.enter(step.phase, reason)
-    step.order(turn, term)
+    _take_steps_from(turn, FENCE, reason)
 
 
-def resume(turn: Turn) -> None:
-    """H6: the peer's promise for the recorded term still stands; nothing is touched."""
+def _take_steps_from(turn: Turn, first: int, reason: Reason) -> None:
+    """The first step at or after `first` that there is anything to do for."""
+    ahead = range(first, len(PROMOTION))
+    at = next(at for at in ahead if PROMOTION[at].is_needed(turn))
+    turn.state = replace(turn.state, step_at=at)
+    if turn.state.phase is not PROMOTION[at].phase:
+        turn.enter(PROMOTION[at].phase, reason)
+    PROMOTION[at].order(turn)
+
+
+def resume(turn: Turn, voter: Role, sent_at_s: float) -> None:
+    """H6: the promise of `voter` for the recorded term still stands; nothing is touched."""
     turn.state = replace(
         turn.state,
         held_term=turn.state.durable.term,
+        renewed_at_s={voter: sent_at_s},
         promoted_at_s=None,
         leading_at_s=turn.now,
         may_resume=False,
@@ -90,6 +129,78 @@ def resume(turn: Turn) -> None:
     )
     turn.enter(Phase.ACTIVE, Reason.RESUMED)
     containers.count_from_now(turn)
+    if turn.policy.requires_lease:
+        _arm_guard(turn)
+
+
+def on_guard_armed(turn: Turn, event: GuardArmed) -> None:
+    """G1: the guard watches, and the promotion that waits for it may go on."""
+    state = turn.state
+    if _ends_hold(state, event.term):
+        assert state.hold_ends_at_s is not None
+        turn.state = replace(state, lease_until_s=state.hold_ends_at_s, guard_error="")
+        return
+    if event.term != state.held_term:
+        turn.count_stale()
+        return
+    turn.state = replace(state, guarded=event.term, guard_error="")
+
+
+def _ends_hold(state: State, term: int) -> bool:
+    """Is this about the guard's deadline for the return from a hold?"""
+    is_asked = state.hold_ends_at_s is not None and term == state.durable.term
+    return is_asked and reports.is_on_hold_since_before(state)
+
+
+def return_from_hold(turn: Turn) -> None:
+    """V8, G1: renew only once the guard has an end for the lease that a renewal gives one to.
+
+    And once somebody is heard who can grant it: until then the hold has no end, and needs none.
+    """
+    state, voters = turn.state, turn.state.peers.values()
+    is_heard = any(reports.is_heard_lately(peer, turn.now, turn.policy) for peer in voters)
+    is_due = is_heard and turn.now >= state.retry_at_s
+    if not reports.is_on_hold_since_before(state) or not is_due:
+        return
+    ends_at_s = turn.now + turn.policy.lease_s
+    retry_at_s = turn.now + turn.policy.patience_s
+    turn.state = replace(state, hold_ends_at_s=ends_at_s, retry_at_s=retry_at_s)
+    turn.emit(
+        ArmGuard(term=state.durable.term, names=turn.policy.containers, valid_until_s=ends_at_s)
+    )
+
+
+def on_guard_failed(turn: Turn, event: GuardFailed) -> None:
+    """G1: without a guard nothing is started; it is asked again."""
+    state = turn.state
+    if _ends_hold(state, event.term):
+        turn.state = replace(state, guard_error=event.error)
+        return
+    if event.term != state.held_term:
+        turn.count_stale()
+        return
+    turn.state = replace(
+        state, guard_error=event.error, retry_at_s=turn.now + turn.policy.heartbeat_interval_s
+    )
+    if state.phase is Phase.PROMOTING and state.step_at == GUARD:
+        _fail(turn, f"the guard: {event.error}")
+
+
+def _arm_again(turn: Turn) -> None:
+    """The guard did not answer: ask again, once an interval, until it does."""
+    state = turn.state
+    if state.guard_error and state.guarded is None and turn.now >= state.retry_at_s:
+        turn.state = replace(state, retry_at_s=turn.now + turn.policy.heartbeat_interval_s)
+        _arm_guard(turn)
+
+
+def _go_on(turn: Turn) -> None:
+    """The next step of a promotion, once that which it waits for is done: while the lease runs."""
+    state = turn.state
+    if state.phase is Phase.FENCING and state.fencing is None:
+        _take_steps_from(turn, GUARD, state.reason)
+    elif state.phase is Phase.PROMOTING and state.step_at == GUARD and state.guarded is not None:
+        _take_steps_from(turn, START, state.reason)
 
 
 def on_started(turn: Turn, event: ContainersStarted) -> None:
@@ -109,13 +220,12 @@ def on_started(turn: Turn, event: ContainersStarted) -> None:
 
 def on_start_failed(turn: Turn, event: StartFailed) -> None:
     """A container did not start: give it back to a peer that is able, or keep what runs here."""
-    if not _ends_start(turn, event.term):
-        return
-    turn.state = replace(
-        turn.state,
-        failures=turn.state.failures + 1,
-        failed_because=f"{event.name}: {event.error}",
-    )
+    if _ends_start(turn, event.term):
+        _fail(turn, f"{event.name}: {event.error}")
+
+
+def _fail(turn: Turn, because: str) -> None:
+    turn.state = replace(turn.state, failures=turn.state.failures + 1, failed_because=because)
     turn.enter(Phase.FAILED, Reason.START_FAILED)
     containers.count_from_now(turn)
 
@@ -130,13 +240,17 @@ def _ends_start(turn: Turn, term: int) -> bool:
 
 
 def advance(turn: Turn) -> None:
-    """Do what is due in promoting, active, demoting or failed."""
+    """Do what is due in fencing, promoting, active, demoting or failed."""
+    releasing.keep_to_the_lease(turn)
     phase = turn.state.phase
     if phase is Phase.DEMOTING or (
         turn.state.handover is not None and turn.state.handover.is_stopping
     ):
         releasing.stop_again(turn)
         return
+    fencing.advance(turn)
+    _go_on(turn)
+    _arm_again(turn)
     if phase in (Phase.ACTIVE, Phase.FAILED):
         containers.settle(turn)
         containers.repair(turn)
@@ -157,7 +271,7 @@ def why_hand_over(state: State, now: float, policy: Policy) -> Reason | None:
     """Should this node give the service to its peer, and why?"""
     if state.stopping is not None:
         return None if state.stopping.leave else Reason.AGENT_STOPPING
-    if state.phase is Phase.PROMOTING:
+    if state.phase in (Phase.FENCING, Phase.PROMOTING):
         return None
     if containers.is_service_lost_with_engine(state, now, policy):
         return Reason.ENGINE_LOST
@@ -208,6 +322,7 @@ def _ask_to_prepare(turn: Turn, to: Role, reason: Reason) -> None:
         kind=VoteKind.PREPARE,
         term=term,
         lease_s=turn.policy.heartbeat_timeout_s,
+        longest_lease_s=reports.longest_lease_s(turn.state, turn.policy),
         reason=reason,
     )
     turn.emit(SendVoteRequest(to=to, request=request, deadline_s=turn.policy.patience_s))
@@ -278,20 +393,33 @@ def on_peer_not_holding(turn: Turn) -> None:
         releasing.end_overlap(turn)
 
 
-def on_renewal_answered(turn: Turn, voter: Role, term: int, answer: BeatAnswer) -> None:
-    """A voter answered a beat that asked for a renewal in `term` (H1, H6, H7, V8)."""
-    state, vote = turn.state, answer.vote
-    if vote is None:
-        return
+def on_renewal_answered(turn: Turn, event: HeartbeatAnswered) -> None:
+    """A voter answered a beat that asked for a renewal (H1, H6, H7, V8)."""
+    state, vote = turn.state, event.answer.vote
+    if vote is None or not (vote.granted or vote.refusal or event.to is not turn.policy.arbiter):
+        return  # It was asked for nothing.
     if reports.asks_to_resume(state):
-        if vote.granted and term == state.durable.term:
-            resume(turn)
-        elif not vote.granted:
+        if vote.granted and event.term == state.durable.term:
+            resume(turn, event.to, event.sent_at_s)
+        elif not vote.granted and _ends_resumption(turn, vote):
             turn.state = replace(state, may_resume=False)
-    elif vote.granted:
-        releasing.note_hold(turn, term, answer)
+    elif vote.granted and event.term == state.held_term:
+        leases.note_answer(turn, event.to, event.sent_at_s, is_hold=vote.remaining_s == FOREVER)
+        releasing.note_hold(turn, event)
     elif _outgrew(state, vote) and _is_free(state, vote):
-        _raise_term(turn, voter, vote.term)
+        _raise_term(turn, vote.term)
+
+
+def _ends_resumption(turn: Turn, vote: Vote) -> bool:
+    """H6: is the term over? With an arbiter not because one of two voters cannot renew it.
+
+    While our own lease runs nobody else leads, whoever that voter is promised to. A hold may have
+    been ended by an operator.
+    """
+    if not turn.policy.requires_lease or vote.refusal is Refusal.LEADING:
+        return True
+    held = turn.state.hold_ends_at_s is not None
+    return vote.refusal is Refusal.PROMISED and held
 
 
 def _outgrew(state: State, vote: Vote) -> bool:
@@ -303,12 +431,12 @@ def _is_free(state: State, vote: Vote) -> bool:
     return vote.holder is None or vote.holder == state.me
 
 
-def _raise_term(turn: Turn, voter: Role, told: int) -> None:
+def _raise_term(turn: Turn, told: int) -> None:
     """H7: a voter promised to nobody outgrew our term: ask for one above it in place."""
     state = turn.state
-    calm = state.start_job is None and state.stop_job is None and not state.repairing
+    calm = state.stop_job is None and not state.repairing
     ready = state.phase is Phase.ACTIVE and state.handover is None and state.stopping is None
-    ready = ready and state.may_save
+    ready = ready and state.may_save and state.held_term is not None
     if not (calm and ready) or turn.now < state.ask_again_at_s:
         return
     term = max(told, state.durable.term) + 1
@@ -330,11 +458,16 @@ def _raise_term(turn: Turn, voter: Role, told: int) -> None:
         kind=VoteKind.CANDIDACY,
         term=term,
         lease_s=turn.policy.heartbeat_timeout_s,
+        longest_lease_s=reports.longest_lease_s(turn.state, turn.policy),
         reason=state.reason,
     )
-    turn.emit(
-        SendVoteRequest(to=voter, request=request, deadline_s=turn.policy.heartbeat_timeout_s)
-    )
+    for role in turn.policy.voters:
+        if role is not state.role:
+            turn.emit(
+                SendVoteRequest(
+                    to=role, request=request, deadline_s=turn.policy.heartbeat_timeout_s
+                )
+            )
 
 
 def settle_raise(turn: Turn) -> None:
@@ -342,7 +475,23 @@ def settle_raise(turn: Turn) -> None:
     state, candidacy = turn.state, turn.state.candidacy
     if candidacy is None or candidacy.asked_at_s is None:
         return
-    if len(candidacy.granted) >= turn.policy.majority:
-        turn.state = replace(state, held_term=candidacy.term, candidacy=None)
-    elif candidacy.refused or turn.now >= candidacy.asked_at_s + turn.policy.promise_length_s:
+    sent_at_s = candidacy.answered_at_s.values()
+    if leases.is_majority(candidacy.granted, sent_at_s, turn.now, turn.policy):
+        turn.state = replace(
+            state,
+            held_term=candidacy.term,
+            renewed_at_s=candidacy.answered_at_s,
+            candidacy=None,
+        )
+        if turn.policy.requires_lease:
+            _arm_guard(turn)
+    elif (
+        _is_refused(turn.policy, candidacy)
+        or turn.now >= candidacy.begun_at_s + turn.policy.promise_length_s
+    ):
         turn.state = replace(state, candidacy=None)
+
+
+def _is_refused(policy: Policy, candidacy: Candidacy) -> bool:
+    """Have so many refused that no majority can come together any more?"""
+    return len(policy.voters) - len(candidacy.refused) < policy.majority

@@ -20,8 +20,10 @@ from failover_agent.core import (
     alarms,
     commands,
     containers,
+    fencing,
     following,
     leading,
+    leases,
     releasing,
     reports,
     votes,
@@ -38,6 +40,9 @@ from failover_agent.core.events import (
     ContainersStopped,
     EngineLost,
     Event,
+    FenceFinished,
+    GuardArmed,
+    GuardFailed,
     HeartbeatAnswered,
     HeartbeatFailed,
     HeartbeatReceived,
@@ -56,7 +61,7 @@ from failover_agent.core.events import (
     VoteFailed,
     VoteRequested,
 )
-from failover_agent.core.messages import LONGEST_LEASE_S, Beat, BeatAnswer
+from failover_agent.core.messages import Beat, BeatAnswer, Vote
 from failover_agent.core.plan import Step
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import HOLDING_PHASES, Conflict, Holder, Phase, State
@@ -72,6 +77,7 @@ def step(state: State, event: Event, now: float, policy: Policy) -> Step:
     """
     turn = Turn(state=state, now=now, policy=policy)
     _note_own_absence(turn)
+    _end_resumption(turn)
     _take_in(turn, event)
     _advance(turn)
     alarms.refresh(turn)
@@ -80,7 +86,12 @@ def step(state: State, event: Event, now: float, policy: Policy) -> Step:
 
 
 def _note_own_absence(turn: Turn) -> None:
-    """Silence counts only while we ourselves ran: after an absence of T/2 it starts anew."""
+    """Silence counts only while we ourselves ran: after an absence of T/2 it starts anew.
+
+    After a shorter one it is known at least, for the lease was not renewed meanwhile (S2).
+    """
+    if turn.now - turn.state.stepped_at_s > 2 * turn.policy.heartbeat_interval_s:
+        turn.state = replace(turn.state, woke_at_s=turn.now)
     if turn.now - turn.state.stepped_at_s <= turn.policy.heartbeat_timeout_s / 2:
         return
     for peer in turn.state.peers.values():
@@ -93,7 +104,7 @@ def _speaker(event: Event) -> Role | None:
         case HeartbeatReceived():
             return event.beat.sender.role
         case HeartbeatAnswered():
-            return event.answer.beat.sender.role
+            return event.answer.sender.role
         case VoteRequested() | ReleaseReceived():
             return event.request.sender.role
         case VoteAnswered() | VoteFailed() | ReleaseAnswered() | ReleaseFailed():
@@ -108,7 +119,9 @@ def _speaker(event: Event) -> Role | None:
 
 def _take_in(turn: Turn, event: Event) -> None:
     speaker = _speaker(event)
-    if speaker is not None and speaker not in turn.state.peers:
+    is_question = isinstance(event, HeartbeatReceived | VoteRequested | ReleaseReceived)
+    known = turn.policy.others if is_question else turn.state.peers  # An arbiter never asks.
+    if speaker is not None and speaker not in known:
         turn.count_stale()
         return
     match event:
@@ -125,6 +138,8 @@ def _take_in(turn: Turn, event: Event) -> None:
             votes.on_vote_requested(turn, event)
         case VoteAnswered():
             _hear(turn, event.voter)
+            if event.voter is turn.policy.arbiter:
+                _take_word(turn, event.voter, event.answer.vote)
             following.on_vote_answered(turn, event)
         case ReleaseReceived():
             _hear(turn, event.request.sender.role)
@@ -154,6 +169,12 @@ def _take_in(turn: Turn, event: Event) -> None:
             releasing.on_stopped(turn, event)
         case StopFailed():
             releasing.on_stop_failed(turn, event)
+        case GuardArmed():
+            leading.on_guard_armed(turn, event)
+        case GuardFailed():
+            leading.on_guard_failed(turn, event)
+        case FenceFinished():
+            fencing.on_finished(turn, event)
         case RestartPolicySet():
             containers.on_restart_policy_set(turn, event)
         case RecordWriteFailed():
@@ -173,7 +194,7 @@ def _hear(turn: Turn, role: Role) -> None:
     peer = turn.state.peers[role]
     turn.set_peer(replace(peer, heard_at_s=turn.now, error=""))
     durable = turn.state.durable
-    may_note = turn.state.may_save and not turn.state.is_holding
+    may_note = turn.state.may_save and not turn.state.is_holding and role in turn.policy.others
     if may_note and role not in durable.heard:
         turn.set_durable(replace(durable, heard=durable.heard | {role}))
 
@@ -182,6 +203,11 @@ def _take_beat(turn: Turn, beat: Beat) -> None:
     """What a beat tells of its sender, in a request and in an answer alike."""
     role = beat.sender.role
     _hear(turn, role)
+    known = turn.state.peers[role]
+    if known.run_id == beat.sender.run_id and beat.number <= known.beat_number:
+        turn.count_stale()  # Overtaken by a newer one: what it tells is not so any more.
+        return
+    _note_fingerprint(turn, beat.sender.fingerprint)
     leading_at_s = None if beat.leading_for_s is None else turn.now - beat.leading_for_s
     holds = beat.phase in HOLDING_PHASES and beat.renews
     is_late = holds and beat.term <= turn.state.peers[role].released_term
@@ -199,15 +225,17 @@ def _take_beat(turn: Turn, beat: Beat) -> None:
         released=beat.released,
         leading_at_s=leading_at_s,
         health=beat.health,
-        running=beat.running,
+        running=known.running if is_late else beat.running,
         readiness=beat.readiness,
         not_ready_because=beat.not_ready_because,
         may_lead=beat.may_lead,
         specs=beat.specs,
         settings=beat.settings,
+        beat_number=beat.number,
+        longest_lease_s=max(known.longest_lease_s, beat.longest_lease_s),
     )
     turn.set_peer(peer)
-    _wait_as_long_as_told(turn, beat)
+    votes.wait_as_told(turn, beat.longest_lease_s)
     if peer.holding:
         if peer.phase is Phase.ACTIVE:
             turn.state = replace(turn.state, prepared_for=None)
@@ -215,30 +243,56 @@ def _take_beat(turn: Turn, beat: Beat) -> None:
         return
     leading.on_peer_not_holding(turn)
     if beat.holder is role and beat.released:
-        known = turn.state.durable.released
+        was_released = turn.state.durable.released
         taken = votes.take_release(turn, Holder(role, beat.sender.node_id), beat.term)
-        if taken and not known and turn.state.prepared_for is not None:
+        if taken and not was_released and turn.state.prepared_for is not None:
             votes.invite(turn, turn.state.prepared_for)
 
 
-def _wait_as_long_as_told(turn: Turn, beat: Beat) -> None:
-    """Without a record nothing is granted before the longest T, told by the others too, is over."""
+def _note_fingerprint(turn: Turn, fingerprint: str) -> None:
+    """V9: the peer's last one is known after a restart too; a holder notes it when it has ended."""
     state = turn.state
-    told_s = min(beat.lease_s, LONGEST_LEASE_S) * (1 + turn.policy.clock_drift)
-    if state.durable.term == 0 and state.started_at_s + told_s > state.grants_after_s:
-        turn.state = replace(state, grants_after_s=state.started_at_s + told_s)
+    if state.may_save and not state.is_holding and state.durable.peer_fingerprint != fingerprint:
+        turn.set_durable(replace(state.durable, peer_fingerprint=fingerprint))
+
+
+def _take_word(turn: Turn, role: Role, vote: Vote) -> None:
+    """How the promise of an arbiter stands; no use in asking before it ends (H0)."""
+    peer = turn.state.peers[role]
+    until_s = turn.now if vote.remaining_s is None else turn.now + vote.remaining_s
+    turn.set_peer(
+        replace(
+            peer,
+            promised_to=vote.holder,
+            promised_until_s=until_s,
+            term=max(peer.term or 0, vote.term),
+        )
+    )
 
 
 def _on_heartbeat_received(turn: Turn, event: HeartbeatReceived) -> None:
     _take_beat(turn, event.beat)
     vote = votes.on_renewal(turn, event.beat)
-    answer = BeatAnswer(beat=reports.beat(turn.state, turn.now, turn.policy), vote=vote)
-    turn.emit(Reply(event.request_id, answer))
+    sender = reports.sender(turn.state, turn.policy)
+    turn.emit(Reply(event.request_id, BeatAnswer(sender, _say_beat(turn), vote)))
 
 
 def _on_heartbeat_answered(turn: Turn, event: HeartbeatAnswered) -> None:
-    _take_beat(turn, event.answer.beat)
-    leading.on_renewal_answered(turn, event.to, event.term, event.answer)
+    answer = event.answer
+    if answer.beat is not None and event.to is not turn.policy.arbiter:
+        _take_beat(turn, answer.beat)
+    else:
+        _hear(turn, event.to)
+    if answer.vote is not None and event.to is turn.policy.arbiter:
+        _take_word(turn, event.to, answer.vote)
+    leading.on_renewal_answered(turn, event)
+
+
+def _say_beat(turn: Turn) -> Beat:
+    """The next beat; its number is given away here."""
+    beat = reports.beat(turn.state, turn.now, turn.policy)
+    turn.state = replace(turn.state, beats=beat.number)
+    return beat
 
 
 def _on_conflict(turn: Turn, event: ConflictSeen) -> None:
@@ -272,6 +326,16 @@ def _advance(turn: Turn) -> None:
     releasing.exit_if_due(turn)
 
 
+def _end_resumption(turn: Turn) -> None:
+    """H6: only a running lease is resumed, and not one that the guard is about to end.
+
+    So before the event is heard: it may be an answer that came too late.
+    """
+    state, policy = turn.state, turn.policy
+    if policy.requires_lease and turn.now >= state.lease_until_s - policy.kill_budget_s:
+        turn.state = replace(state, may_resume=False)
+
+
 def _beat_if_due(turn: Turn) -> None:
     """Beats go to every voter side by side, one an interval, whatever became of the last (H2)."""
     if turn.now < turn.state.next_beat_at_s:
@@ -282,12 +346,17 @@ def _beat_if_due(turn: Turn) -> None:
     turn.state = replace(turn.state, next_beat_at_s=next_at_s)
     candidacy = turn.state.candidacy
     asked_before = candidacy is not None and candidacy.asked_at_s != turn.now
-    if asked_before and not turn.state.is_holding:
+    if asked_before:
         following.ask_voters(turn)
-    beat = reports.beat(turn.state, turn.now, turn.policy)
+    beat = _say_beat(turn)
+    if beat.renews and not beat.hold and turn.policy.requires_lease:
+        leases.end_hold(turn)
     for role in turn.policy.voters:
-        if role is not turn.state.role:
-            turn.emit(SendHeartbeat(to=role, beat=beat, deadline_s=turn.policy.heartbeat_timeout_s))
+        if role is turn.state.role:
+            continue
+        # An arbiter looks at nothing but the promise, and serves many pairs.
+        said = replace(beat, specs=(), settings=()) if role is turn.policy.arbiter else beat
+        turn.emit(SendHeartbeat(to=role, beat=said, deadline_s=turn.policy.heartbeat_timeout_s))
 
 
 def next_deadline(state: State, policy: Policy) -> float:
@@ -299,5 +368,7 @@ def next_deadline(state: State, policy: Policy) -> float:
         *containers.moments_s(state, policy),
         *following.moments_s(state, policy),
         *releasing.moments_s(state, policy),
+        *leases.moments_s(state, policy),
+        *fencing.moments_s(state),
     ]
     return min(at_s for at_s in moments if at_s is not None and at_s > state.stepped_at_s)

@@ -58,20 +58,25 @@ class Sender:
 class Beat:
     """A heartbeat, as request and as answer alike.
 
-    `renews`: the sender holds `term` and asks the receiver to renew its promise for `lease_s` (H2);
-    with `hold` the promise becomes endless (V8). `term` is otherwise the highest term the sender
-    granted, `holder` and `released` what became of it. `leading_for_s`: how long the sender has
-    been active. `running`: how many managed containers have a living process, None when it cannot
+    `number` grows with each beat of a run, so that one overtaken is known for what it is.
+    `renews`: the sender holds `term`, its lease has not ended, and it asks the receiver to renew
+    its promise for `lease_s` (H2); with `hold` the promise becomes endless (V8). `term` is
+    otherwise the highest term the sender granted, `holder` and `released` what became of it.
+    `longest_lease_s`: the longest length that the sender knows anybody to have asked for, for
+    voters that lost their record (V4). `leading_for_s`: how long the sender has been active.
+    `running`: how many managed containers have a living process, None when it cannot
     tell. `specs`: (container, image digest, settings digest). `may_lead` is false while the
     sender's own set-up forbids it ever to be a candidate.
     """
 
     sender: Sender
+    number: int
     phase: Phase
     term: int
     renews: bool
     hold: bool
     lease_s: float
+    longest_lease_s: float
     holder: Role | None
     released: bool
     leading_for_s: float | None
@@ -100,32 +105,43 @@ class Vote:
 
 @dataclass(frozen=True, slots=True)
 class BeatAnswer:
-    """The answer to a beat: the receiver's own beat, and its vote where a renewal was asked."""
+    """The answer to a beat: the receiver's own beat, and its vote where a renewal was asked.
 
-    beat: Beat
+    An arbiter has no beat, and always tells how its promise stands.
+    """
+
+    sender: Sender
+    beat: Beat | None
     vote: Vote | None
 
 
 @dataclass(frozen=True, slots=True)
 class VoteRequest:
-    """`term` is the term asked for (candidacy) or held (prepare); 0 in a poll."""
+    """`term` is the term asked for (candidacy) or held (prepare); 0 in a poll.
+
+    `longest_lease_s` as in a beat.
+    """
 
     sender: Sender
     kind: VoteKind
     term: int
     lease_s: float
+    longest_lease_s: float
     reason: Reason
 
 
 @dataclass(frozen=True, slots=True)
 class VoteAnswer:
-    """The answer to a `VoteRequest` of the same `kind` and `asked_term`."""
+    """The answer to a `VoteRequest` of the same `kind` and `asked_term`.
+
+    An arbiter has no phase.
+    """
 
     sender: Sender
     kind: VoteKind
     asked_term: int
     vote: Vote
-    phase: Phase
+    phase: Phase | None
 
 
 @dataclass(frozen=True, slots=True)

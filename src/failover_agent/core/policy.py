@@ -60,8 +60,9 @@ class Policy:
     """The operator's settings, as the core sees them; the same on every node but for `role`.
 
     `members` are the roles that can run the containers, most preferred first; `arbiter` is the
-    voter that cannot. `fingerprint` covers what decides quorum (V9), `settings` the rest that
-    should be equal on both nodes, as (name, value) pairs.
+    voter that cannot, whatever its kind (a witness, or etcd): there is a lease only with one.
+    `has_fence`: a fence_command is configured. `fingerprint` covers what decides quorum (V9),
+    `settings` the rest that should be equal on both nodes, as (name, value) pairs.
     """
 
     role: Role
@@ -83,10 +84,21 @@ class Policy:
     on_engine_lost: OnEngineLost = OnEngineLost.STAY
     on_stop: OnStop = OnStop.HANDOVER
     lone_start: LoneStart = LoneStart.WAIT
+    has_fence: bool = False
     clock_drift: float = 0.01
     settled_after_s: float = 3.0
     fingerprint: str = ""
     settings: tuple[tuple[str, str], ...] = ()
+
+    @property
+    def requires_lease(self) -> bool:
+        """A lease exists only with an arbiter (table of section 4)."""
+        return self.arbiter is not None
+
+    @property
+    def lease_s(self) -> float:
+        """How long an answer lets its holder lead, from when the question was sent (H1)."""
+        return self.heartbeat_timeout_s * (1 - self.clock_drift)
 
     @property
     def others(self) -> tuple[Role, ...]:

@@ -10,10 +10,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from failover_agent.core import containers, reports
-from failover_agent.core.effects import Exit, SendRelease, StopContainers
-from failover_agent.core.events import ContainersStopped, ReleaseAnswered, StopFailed
-from failover_agent.core.messages import BeatAnswer, ReleaseRequest
+from failover_agent.core import containers, leases, reports
+from failover_agent.core.effects import DisarmGuard, Exit, SendRelease, StopContainers
+from failover_agent.core.events import (
+    ContainersStopped,
+    HeartbeatAnswered,
+    ReleaseAnswered,
+    StopFailed,
+)
+from failover_agent.core.messages import ReleaseRequest
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     FOREVER,
@@ -67,6 +72,21 @@ def moves(state: State, now: float, policy: Policy, reason: Reason) -> tuple[flo
     return tuple(recent[-max(policy.max_failovers, 1) :])
 
 
+def keep_to_the_lease(turn: Turn) -> None:
+    """H3: stop in time before the lease ends, and kill what still runs shortly before.
+
+    Only answers move that; the guard does the same if this process does not (G2).
+    """
+    state, policy = turn.state, turn.policy
+    if turn.now < leases.must_stop_at_s(state, policy):
+        return
+    is_stopping = state.handover is not None and state.handover.is_stopping
+    if not is_stopping:
+        demote(turn, None, Reason.LEASE_LOST)
+    elif turn.now >= leases.kill_at_s(state, policy) and not state.is_killing:
+        _order_stop(turn)
+
+
 def demote(turn: Turn, to: Role | None, reason: Reason) -> None:
     """Stop the containers, last first; renewing goes on until they are confirmed stopped."""
     turn.state = replace(
@@ -75,6 +95,8 @@ def demote(turn: Turn, to: Role | None, reason: Reason) -> None:
             to=to, reason=reason, decided_at_s=turn.now, asked_at_s=turn.now, is_stopping=True
         ),
         candidacy=None,
+        fencing=None,
+        is_killing=False,
     )
     turn.enter(Phase.DEMOTING, reason)
     _order_stop(turn)
@@ -84,8 +106,16 @@ def _order_stop(turn: Turn) -> None:
     term = turn.state.held_term
     assert term is not None
     names = tuple(reversed(turn.policy.containers))
-    turn.state = replace(turn.state, stop_job=term, stop_names=names)
-    turn.emit(StopContainers(term=term, names=names, grace_s=None))
+    grace_s = _grace_s(turn)
+    turn.state = replace(turn.state, stop_job=term, stop_names=names, is_killing=grace_s == 0)
+    turn.emit(StopContainers(term=term, names=names, grace_s=grace_s))
+
+
+def _grace_s(turn: Turn) -> float | None:
+    """How long the containers have to end: each its own, unless the lease ends (H3)."""
+    if turn.now < leases.stop_at_s(turn.state, turn.policy):
+        return None
+    return max(0.0, leases.kill_at_s(turn.state, turn.policy) - turn.now)
 
 
 def stop_again(turn: Turn) -> None:
@@ -104,7 +134,9 @@ def on_stopped(turn: Turn, event: ContainersStopped) -> None:
         is_unknown = view.state is ContainerState.UNKNOWN
         state = ContainerState.UNKNOWN if is_unknown else ContainerState.DOWN
         turn.set_container(replace(view, alive=False, state=state, up_since_s=None))
-    turn.state = replace(turn.state, stop_job=None, start_job=None, repairing=frozenset())
+    turn.state = replace(
+        turn.state, stop_job=None, start_job=None, repairing=frozenset(), is_killing=False
+    )
     handover, term = turn.state.handover, turn.state.held_term
     if term is None or handover is None:
         if all(view.alive is not True for view in turn.state.containers.values()):
@@ -151,9 +183,16 @@ def _release(turn: Turn, term: int, handover: Handover) -> None:
         not_able_s = turn.now + min(doubled_s, LONGEST_NOT_ABLE_S)
     end_overlap(turn)
     turn.set_durable(replace(state.durable, released=True, hold=False))
+    if policy.requires_lease:
+        turn.emit(DisarmGuard(term=term))
     turn.state = replace(
         turn.state,
         held_term=None,
+        renewed_at_s={},
+        on_hold_at=frozenset(),
+        guarded=None,
+        guard_error="",
+        is_guard_armed=False,
         promoted_at_s=None,
         leading_at_s=None,
         promise=None,
@@ -163,6 +202,7 @@ def _release(turn: Turn, term: int, handover: Handover) -> None:
             to=handover.to,
             reason=handover.reason,
             next_at_s=turn.now,
+            until_s=turn.now + policy.promise_length_s if policy.requires_lease else FOREVER,
         ),
         stand_back_until_s=turn.now + policy.patience_s,
         not_able_until_s=max(state.not_able_until_s, not_able_s),
@@ -195,6 +235,9 @@ def say_release(turn: Turn) -> None:
     release = turn.state.release
     if release is None or turn.now < release.next_at_s:
         return
+    if turn.now >= release.until_s and release.to in (None, *release.answered):
+        turn.state = replace(turn.state, release=None)
+        return
     turn.state = replace(
         turn.state,
         release=replace(release, next_at_s=turn.now + turn.policy.heartbeat_interval_s),
@@ -206,19 +249,24 @@ def say_release(turn: Turn) -> None:
         reason=release.reason,
     )
     for role in turn.policy.voters:
-        if role is not turn.state.role:
+        if role is not turn.state.role and role not in release.answered:
             turn.emit(
                 SendRelease(to=role, request=request, deadline_s=turn.policy.heartbeat_timeout_s)
             )
 
 
 def on_release_answered(turn: Turn, event: ReleaseAnswered) -> None:
-    """The one it was for knows (or, when it was for nobody, anyone does)."""
+    """The one it was for knows (anyone, when it was for nobody); with an arbiter all do."""
     release = turn.state.release
     if release is None or event.answer.released_term != release.term:
         turn.count_stale()
-    elif release.to in (None, event.voter):
-        turn.state = replace(turn.state, release=None)
+        return
+    answered = release.answered | {event.voter}
+    others = set(turn.policy.voters) - {turn.state.role}
+    enough = others <= answered if turn.policy.requires_lease else release.to in (None, event.voter)
+    turn.state = replace(
+        turn.state, release=None if enough else replace(release, answered=answered)
+    )
 
 
 def stop_without_taker(turn: Turn) -> None:
@@ -229,7 +277,9 @@ def stop_without_taker(turn: Turn) -> None:
     """
     stopping = turn.state.stopping
     assert stopping is not None
-    if stopping.host_is_shutting_down:
+    if turn.state.phase is Phase.FENCING:
+        demote(turn, None, Reason.AGENT_STOPPING)  # Nothing was begun: nothing is left behind.
+    elif stopping.host_is_shutting_down:
         demote(turn, turn.policy.others[0], Reason.AGENT_STOPPING)
     else:
         turn.state = replace(
@@ -240,15 +290,15 @@ def stop_without_taker(turn: Turn) -> None:
         )
 
 
-def note_hold(turn: Turn, term: int, answer: BeatAnswer) -> None:
-    """The peer has put its promise on hold: leave."""
-    vote = answer.vote
+def note_hold(turn: Turn, event: HeartbeatAnswered) -> None:
+    """Another voter has put its promise on hold, so that nobody else has a majority: leave."""
+    vote = event.answer.vote
     held = vote is not None and vote.remaining_s == FOREVER
-    if reports.asks_to_hold(turn.state) and held and term == turn.state.held_term:
-        role = answer.beat.sender.role
+    if reports.asks_to_hold(turn.state) and held:
+        role = event.to
         turn.emit(
             Exit(
-                f"The containers are left running; the {role} holds and will not take over"
+                f"The containers are left running; the {role} holds: nobody will take over"
                 " until this agent is back or an operator says takeover."
             )
         )
@@ -292,7 +342,10 @@ def exit_if_due(turn: Turn) -> None:
         if taken or turn.now >= state.stand_back_until_s:
             turn.emit(Exit(_last_words(state)))
     elif reports.is_leaving(state) and not in_time:
-        turn.emit(Exit(_words_untold(state, policy)))
+        if policy.requires_lease and reports.running(state) != 0:
+            demote(turn, None, Reason.AGENT_STOPPING)  # V8: a lease ends, and nobody holds.
+        else:
+            turn.emit(Exit(_words_untold(state, policy)))
 
 
 def moments_s(state: State, policy: Policy) -> Iterator[float | None]:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from failover_agent.core import leases
 from failover_agent.core.events import ConflictKind
-from failover_agent.core.messages import Beat, Sender
+from failover_agent.core.messages import LONGEST_LEASE_S, Beat, Sender
 from failover_agent.core.policy import Policy, RestartPolicyMode
 from failover_agent.core.state import (
+    FOREVER,
     ContainerState,
     Health,
     PeerView,
@@ -80,6 +82,33 @@ def may_receive(peer: PeerView, now: float, policy: Policy) -> bool:
     return is_able(peer, now, policy) and peer.readiness is Readiness.READY
 
 
+FINGERPRINT_DIFFERS = "members, arbiter or partition_policy differ from those of the peer"
+
+
+def differing_fingerprint(state: State, policy: Policy) -> bool:
+    """V9: is what decides quorum another on the peer, by the last that it said, to any run of ours?
+
+    Another pair of rules on the other side of a cut wire is not to be guessed at.
+    """
+    last = state.durable.peer_fingerprint
+    for role in policy.others:
+        last = state.peers[role].fingerprint or last
+    return bool(last) and last != policy.fingerprint
+
+
+def is_deaf(state: State, now: float, policy: Policy) -> bool:
+    """Is no other voter heard, where one is needed for a lease? The others may hear us well."""
+    others = [state.peers[role] for role in policy.voters if role is not state.role]
+    return policy.requires_lease and all(is_silent(peer, now, policy) for peer in others)
+
+
+def longest_lease_s(state: State, policy: Policy) -> float:
+    """The longest length that we know anybody to have asked for, or to be set to (V4)."""
+    told = [peer.longest_lease_s for peer in state.peers.values()]
+    longest_s = max(policy.heartbeat_timeout_s, state.durable.longest_lease_s, *told)
+    return min(longest_s, LONGEST_LEASE_S)
+
+
 def active_conflict(state: State, now: float, policy: Policy) -> str:
     """Why the set-up forbids this node to be a candidate, or "" (V9).
 
@@ -142,9 +171,10 @@ def cannot_because(state: State, now: float, policy: Policy) -> tuple[str, ...]:
             for view in state.containers.values()
             if view.restart_policy not in ("", "no")
         ]
-    for peer in state.peers.values():
-        if peer.fingerprint is not None and peer.fingerprint != policy.fingerprint:
-            reasons.append(f"members or partition_policy differ from those of the {peer.role}")
+    if differing_fingerprint(state, policy):
+        reasons.append(FINGERPRINT_DIFFERS)
+    if is_deaf(state, now, policy):
+        reasons.append("neither the peer nor the arbiter is heard")
     conflict = active_conflict(state, now, policy)
     if conflict:
         reasons.append(conflict)
@@ -194,6 +224,15 @@ def asks_to_resume(state: State) -> bool:
     return state.phase is Phase.STARTING and state.may_resume and state.led_and_kept
 
 
+def is_on_hold_since_before(state: State) -> bool:
+    """Did the agent before this one leave on hold, and has no renewal ended that yet (V8)?
+
+    The first plain renewal makes a promise with an end of it, heard by us or not: so before that
+    the guard has to have one too (G1).
+    """
+    return asks_to_resume(state) and state.lease_until_s == FOREVER
+
+
 def is_leaving(state: State) -> bool:
     """Does this agent end, and its containers stay as they are?
 
@@ -210,16 +249,22 @@ def asks_to_hold(state: State) -> bool:
 
 
 def beat(state: State, now: float, policy: Policy) -> Beat:
-    """What this node says now. Only a holder, or one that resumes, asks for a renewal (H2)."""
+    """What this node says now, as number `state.beats + 1`.
+
+    Only a holder whose lease runs, or one that resumes, asks for a renewal (V2, H2).
+    """
     ready, because = readiness(state, now, policy)
     durable = state.durable
     return Beat(
         sender=sender(state, policy),
+        number=state.beats + 1,
         phase=state.phase,
         term=durable.term if state.held_term is None else state.held_term,
-        renews=state.is_holding or asks_to_resume(state),
+        renews=leases.is_running(state, now, policy)
+        or (asks_to_resume(state) and not is_on_hold_since_before(state)),
         hold=asks_to_hold(state),
         lease_s=policy.heartbeat_timeout_s,
+        longest_lease_s=longest_lease_s(state, policy),
         holder=None if durable.holder is None else durable.holder.role,
         released=durable.released,
         leading_for_s=None if state.leading_at_s is None else max(0.0, now - state.leading_at_s),

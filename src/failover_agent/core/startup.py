@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from failover_agent.core import voter
 from failover_agent.core.policy import Policy
 from failover_agent.core.state import (
-    FOREVER,
+    NEVER,
     ContainerView,
     Durable,
+    Holder,
     PeerView,
     Phase,
-    Promise,
     Reason,
     State,
 )
@@ -24,26 +25,30 @@ def begin(
     record_lost: bool,
     boot_is_new: bool,
     now: float,
+    lease_until_s: float = NEVER,
 ) -> State:
     """The first state of a process. Nothing is touched before it is known who is active.
 
     `record_lost`: there was no usable record, so `durable` is empty and we may have promised
     anything: no candidacy is granted, our own included, until the longest lease we could have
-    granted has passed (V4). A promise on hold stands across restarts (V8).
+    granted has passed (V4). A promise on hold stands across restarts (V8). `lease_until_s`: until
+    when the lease of the agent before this one runs, by the guard's file (H6, G3).
     """
-    holder = durable.holder
-    is_mine = holder is not None and holder.node_id == node_id and holder.role is policy.role
     assert not (record_lost and durable.term), "a lost record says nothing"
-    if durable.term == 0:
-        wait_s = max(durable.longest_lease_s, policy.heartbeat_timeout_s)
-    else:
-        wait_s = 0.0 if durable.released else durable.longest_lease_s
-    on_hold = durable.hold and holder is not None and not is_mine
+    mine = voter.begin(
+        durable,
+        now,
+        timeout_s=policy.heartbeat_timeout_s,
+        forgot=record_lost,
+        is_own=durable.holder == Holder(policy.role, node_id),
+    )
+    lease_runs = not policy.requires_lease or now < lease_until_s - policy.kill_budget_s
     return State(
         role=policy.role,
         node_id=node_id,
         run_id=run_id,
-        may_resume=not boot_is_new,
+        may_resume=not boot_is_new and lease_runs,
+        boot_is_new=boot_is_new,
         durable=durable,
         phase=Phase.STARTING,
         reason=Reason.AGENT_STARTED,
@@ -57,6 +62,9 @@ def begin(
             if role is not policy.role
         },
         containers={name: ContainerView(name=name) for name in policy.containers},
-        promise=Promise(holder, durable.term, FOREVER) if on_hold and holder is not None else None,
-        grants_after_s=now + wait_s * (1 + policy.clock_drift),
+        promise=mine.promise,
+        grants_after_s=mine.grants_after_s,
+        forgot=mine.forgot,
+        lease_until_s=lease_until_s,
+        is_guard_armed=policy.requires_lease,
     )

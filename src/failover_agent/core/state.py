@@ -13,6 +13,7 @@ from enum import StrEnum, unique
 from failover_agent.core.policy import Role
 
 FOREVER = float("inf")
+NEVER = float("-inf")
 
 
 @unique
@@ -29,8 +30,11 @@ class Phase(StrEnum):
     FAILED = "failed"
 
 
-HOLDING_PHASES = frozenset({Phase.PROMOTING, Phase.ACTIVE, Phase.DEMOTING, Phase.FAILED})
-"""The phases in which a node may hold the term; `State.is_holding` says whether it does."""
+HOLDING_PHASES = frozenset(
+    {Phase.FENCING, Phase.PROMOTING, Phase.ACTIVE, Phase.DEMOTING, Phase.FAILED}
+)
+"""The phases in which a node may hold the term; `State.is_holding` says whether it does. With an
+arbiter a node that fences holds it already; in a plain pair the fence stands for a vote."""
 
 
 @unique
@@ -52,6 +56,7 @@ class Reason(StrEnum):
     CONTAINER_DOWN = "container_down"
     ENGINE_LOST = "engine_lost"
     NEWER_TERM = "newer_term"
+    LEASE_LOST = "lease_lost"
     OPERATOR = "operator"
     AGENT_STOPPING = "agent_stopping"
     ALL_STOPPED = "all_stopped"
@@ -87,7 +92,8 @@ class Durable:
     `term` is the highest term granted to anyone, `holder` the node it was granted to, `released`
     whether that holder gave it back, `led` whether this node won that term and led in it, `hold`
     whether the promise is without an end (V8). `heard` are the members heard since the record
-    began. Before the first grant `holder` is None.
+    began, `peer_fingerprint` the last that one of them said (V9). Before the first grant `holder`
+    is None.
     """
 
     term: int = 0
@@ -97,6 +103,7 @@ class Durable:
     hold: bool = False
     longest_lease_s: float = 0.0
     heard: frozenset[Role] = frozenset()
+    peer_fingerprint: str = ""
     on_hold_for_flapping: bool = False
 
 
@@ -161,6 +168,8 @@ class PeerView:
     is from when silence counts (it starts anew after our own absence). `leading_at_s` is the moment
     on our clock since when, by its own word, it has been active. `released_term`: the highest term
     it told us it gave back; a beat that holds that one or an older is late, and proves nothing.
+    `beat_number`: of its newest beat. `promised_to`, `promised_until_s`: how the promise of an
+    arbiter stood when it last spoke.
     """
 
     role: Role
@@ -183,6 +192,10 @@ class PeerView:
     specs: tuple[tuple[str, str, str], ...] = ()
     settings: tuple[tuple[str, str], ...] = ()
     released_term: int = 0
+    beat_number: int = 0
+    longest_lease_s: float = 0.0
+    promised_to: Holder | None = None
+    promised_until_s: float = 0.0
     error: str = ""
 
 
@@ -211,7 +224,8 @@ class Candidacy:
     the question of this stage was last sent, None before. `silence_counts`: when it began, silence
     stood for a vote (table of section 4); `by_word`: the operator's word does. `unable` are those
     that answered this candidacy that they could not vote, and hold nothing themselves. Answers to
-    what was sent before `begun_at_s` belong to an earlier one.
+    what was sent before `begun_at_s` belong to an earlier one. `answered_at_s`: when the question
+    left that each voter said yes to (H1). `fenced`: the members whose vote a fence stands for.
     """
 
     stage: Stage
@@ -221,6 +235,8 @@ class Candidacy:
     granted: frozenset[Role]
     refused: frozenset[Role] = frozenset()
     unable: frozenset[Role] = frozenset()
+    answered_at_s: Mapping[Role, float] = field(default_factory=dict)
+    fenced: frozenset[Role] = frozenset()
     asked_at_s: float | None = None
     silence_counts: bool = False
     by_word: bool = False
@@ -242,13 +258,31 @@ class Handover:
 
 
 @dataclass(frozen=True, slots=True)
+class Fencing:
+    """fence_command is to run, or runs, against `target`; only its success moves on (section 4)."""
+
+    term: int
+    target: Role
+    reason: Reason
+    is_running: bool = False
+    failures: int = 0
+    error: str = ""
+    retry_at_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class PendingRelease:
-    """A release is said until it is answered (H5); `to` None names nobody."""
+    """A release is said until it is answered (H5); `to` None names nobody.
+
+    With an arbiter by every voter that `answered` does not name, until its promise is over anyway.
+    """
 
     term: int
     to: Role | None
     reason: Reason
     next_at_s: float
+    until_s: float = FOREVER
+    answered: frozenset[Role] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +347,16 @@ class State:
     nobody has been seen to hold a term, `refusals` how many candidacies failed meanwhile.
     `prepared_for`: why the holder last asked us
     to prepare; `invitation`: it released, naming this node, for this reason.
-    `grants_after_s`: no candidacy is granted before (V4). `not_able_until_s`: the last start here
+    `newest_renewal`: the run and number of the newest beat that this node renewed by.
+    `grants_after_s`: no candidacy is granted before (V4); `forgot`: there was no record.
+    `hold_ends_at_s`: the end that the guard was told of before the first renewal after a hold (V8).
+    `woke_at_s`: when this agent last stepped after it had not for some beats. `lease_until_s`: how
+    long the lease of the agent before this one runs (H6). `renewed_at_s`: when
+    the newest beat left that each other voter granted in the held term (H1); `on_hold_at`: the
+    voters whose newest word is that they hold (V8). `guarded`: the term in which the guard has
+    said that it watches (G1). `is_guard_armed`: it may have something to kill. `step_at`: which
+    entry of the promotion is under way. `is_killing`: the stop under way waits for nobody (H3).
+    `beats`: how many were said. `not_able_until_s`: the last start here
     failed (`failed_because`), so nobody should hand over to us before.
     """
 
@@ -321,6 +364,7 @@ class State:
     node_id: str
     run_id: str
     may_resume: bool
+    boot_is_new: bool
     durable: Durable
     phase: Phase
     reason: Reason
@@ -332,8 +376,22 @@ class State:
     containers: Mapping[str, ContainerView]
     engine: EngineView = EngineView()
     promise: Promise | None = None
+    newest_renewal: tuple[str, int] = ("", 0)
     grants_after_s: float = 0.0
+    forgot: bool = False
+    beats: int = 0
     held_term: int | None = None
+    lease_until_s: float = NEVER
+    woke_at_s: float = NEVER
+    hold_ends_at_s: float | None = None
+    renewed_at_s: Mapping[Role, float] = field(default_factory=dict)
+    on_hold_at: frozenset[Role] = frozenset()
+    guarded: int | None = None
+    guard_error: str = ""
+    is_guard_armed: bool = False
+    step_at: int = 0
+    fencing: Fencing | None = None
+    is_killing: bool = False
     promoted_at_s: float | None = None
     leading_at_s: float | None = None
     start_job: int | None = None

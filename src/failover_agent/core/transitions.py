@@ -66,6 +66,29 @@ EDGES: Mapping[tuple[Phase, Phase], Edge] = {
         Reason.PEER_ACTIVE,
         Reason.NOT_ABLE,
     ),
+    (Phase.ACQUIRING, Phase.FENCING): _edge(
+        "fence",
+        "makes sure by fence_command that the peer cannot run the service",
+        *CANDIDACY_REASONS,
+    ),
+    (Phase.FENCING, Phase.STANDBY): _edge(
+        "H0",
+        "did not get leave; watches again",
+        Reason.VOTE_REFUSED,
+        Reason.HIGHER_PREFERENCE,
+        Reason.PEER_ACTIVE,
+        Reason.NOT_ABLE,
+    ),
+    (Phase.FENCING, Phase.PROMOTING): _edge(
+        "fence", "the peer cannot run the service; starts the containers", *CANDIDACY_REASONS
+    ),
+    (Phase.FENCING, Phase.DEMOTING): _edge(
+        "H3",
+        "gives up what it has not begun",
+        Reason.LEASE_LOST,
+        Reason.NEWER_TERM,
+        Reason.AGENT_STOPPING,
+    ),
     (Phase.ACQUIRING, Phase.PROMOTING): _edge(
         "V1", "has leave; starts the containers", *CANDIDACY_REASONS
     ),
@@ -74,7 +97,7 @@ EDGES: Mapping[tuple[Phase, Phase], Edge] = {
     ),
     (Phase.PROMOTING, Phase.FAILED): _edge("H5", "a container did not start", Reason.START_FAILED),
     (Phase.PROMOTING, Phase.DEMOTING): _edge(
-        "H7", "stops the containers", Reason.NEWER_TERM, Reason.AGENT_STOPPING
+        "H7", "stops the containers", Reason.NEWER_TERM, Reason.LEASE_LOST, Reason.AGENT_STOPPING
     ),
     (Phase.ACTIVE, Phase.DEMOTING): _edge(
         "H5",
@@ -82,6 +105,7 @@ EDGES: Mapping[tuple[Phase, Phase], Edge] = {
         Reason.CONTAINER_DOWN,
         Reason.ENGINE_LOST,
         Reason.NEWER_TERM,
+        Reason.LEASE_LOST,
         Reason.AGENT_STOPPING,
     ),
     (Phase.FAILED, Phase.ACTIVE): _edge("repair", "all containers run again", Reason.REPAIRED),
@@ -91,6 +115,7 @@ EDGES: Mapping[tuple[Phase, Phase], Edge] = {
         Reason.START_FAILED,
         Reason.ENGINE_LOST,
         Reason.NEWER_TERM,
+        Reason.LEASE_LOST,
         Reason.AGENT_STOPPING,
         Reason.CONTAINER_DOWN,
     ),
@@ -122,6 +147,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.CONTAINER_DOWN: "a container stayed down for restart_grace_period",
     Reason.ENGINE_LOST: "the Docker Engine is gone and so are the containers",
     Reason.NEWER_TERM: "the peer is active in a newer term",
+    Reason.LEASE_LOST: "neither peer nor arbiter answered in time: the lease ends",
     Reason.OPERATOR: "an operator ordered it",
     Reason.AGENT_STOPPING: "the agent was told to stop",
     Reason.ALL_STOPPED: "all containers are stopped",

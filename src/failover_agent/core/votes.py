@@ -1,18 +1,17 @@
-"""Promises: the voter (design, section 4, V1-V9). A node is one; a witness will be nothing but one.
+"""The vote of a node: what it asks of itself before its voter says yes (design, section 4, V2-V9).
 
-A promise is kept on disk as far as a crash could break it (V3): the highest term granted, to whom,
-and the longest length. Renewals of the same term write nothing.
+`voter` knows about promises; a node adds that it votes for nobody while it leads, while a container
+of its own may run (V5), or while it cannot save; and that it gives way to who is preferred (V6).
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from failover_agent.core import reports
+from failover_agent.core import reports, voter
 from failover_agent.core.effects import Reply
 from failover_agent.core.events import ReleaseReceived, VoteRequested
 from failover_agent.core.messages import (
-    LONGEST_LEASE_S,
     Beat,
     Refusal,
     ReleaseAnswer,
@@ -24,55 +23,44 @@ from failover_agent.core.messages import (
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     FOREVER,
-    Durable,
     Holder,
+    PendingRelease,
     Phase,
     Promise,
     Readiness,
     Reason,
+    Stage,
     State,
 )
 from failover_agent.core.transitions import CANDIDACY_REASONS
 from failover_agent.core.turn import Turn
+from failover_agent.core.voter import Voter
+
+
+def voter_of(state: State) -> Voter:
+    """The voter that this node is; while the node holds a term its promise is its own (V5)."""
+    promise = state.promise
+    if state.held_term is not None:
+        promise = Promise(state.me, state.held_term, FOREVER)
+    return Voter(
+        durable=state.durable,
+        promise=promise,
+        grants_after_s=state.grants_after_s,
+        began_at_s=state.started_at_s,
+        forgot=state.forgot,
+        newest=state.newest_renewal,
+    )
+
+
+def become(turn: Turn, after: Voter) -> None:
+    """This node's voter is `after` from now on; the durable part follows (V3)."""
+    turn.set_durable(after.durable)
+    turn.state = replace(turn.state, promise=after.promise, grants_after_s=after.grants_after_s)
 
 
 def standing_promise(state: State, now: float) -> Promise | None:
-    """The promise that still runs, if any (V1); while this node holds a term it is its own (V5)."""
-    if state.held_term is not None:
-        return Promise(state.me, state.held_term, FOREVER)
-    if state.promise is not None and now < state.promise.until_s:
-        return state.promise
-    return None
-
-
-def _answer(turn: Turn, refusal: Refusal | None) -> Vote:
-    """Our word as of now: a refusal tells the highest term, whose promise stands, and how long."""
-    promise = standing_promise(turn.state, turn.now)
-    remaining_s = None if promise is None else promise.until_s - turn.now
-    if refusal is Refusal.JUST_STARTED:
-        remaining_s = turn.state.grants_after_s - turn.now
-    return Vote(
-        granted=refusal is None,
-        term=turn.state.durable.term,
-        holder=None if promise is None else promise.holder,
-        remaining_s=remaining_s,
-        refusal=refusal,
-    )
-
-
-def _granted(
-    durable: Durable, holder: Holder, term: int, lease_s: float, *, hold: bool, led: bool = False
-) -> Durable:
-    """What is on disk once `term` is promised to `holder`."""
-    return replace(
-        durable,
-        term=term,
-        holder=holder,
-        released=False,
-        led=led,
-        hold=hold,
-        longest_lease_s=max(durable.longest_lease_s, lease_s),
-    )
+    """The promise that still runs, if any (V1)."""
+    return voter.standing(voter_of(state), now)
 
 
 def grant(
@@ -84,47 +72,25 @@ def grant(
     hold: bool = False,
     led: bool = False,
 ) -> None:
-    """Promise `term` to `holder` for `lease_s` on our clock (V1); the durable part follows (V3)."""
-    turn.set_durable(_granted(turn.state.durable, holder, term, lease_s, hold=hold, led=led))
-    until_s = FOREVER if hold else turn.now + lease_s * (1 + turn.policy.clock_drift)
-    turn.state = replace(turn.state, promise=Promise(holder, term, until_s))
+    """Promise `term` to `holder` for `lease_s` on our clock (V1)."""
+    mine = voter_of(turn.state)
+    become(turn, voter.grant(mine, turn.now, holder, term, lease_s, hold=hold, led=led))
 
 
 def gives_way(state: State, policy: Policy, candidate: Role) -> bool:
     """V6: does our own candidacy, without a majority yet, give way to `candidate`?"""
     return (
-        state.phase is Phase.ACQUIRING
+        not state.is_holding
         and state.candidacy is not None
         and not state.candidacy.by_word
         and policy.preference(candidate) > policy.preference(state.role)
     )
 
 
-def _is_promised_elsewhere(
-    state: State, now: float, request: VoteRequest, *, gives_way: bool
-) -> bool:
-    """Does a promise stand that forbids this candidate one of its own?
-
-    A hold is for a node id. When that node lost its record, nobody has the id any more: then an
-    operator's word on the node of the same role ends it (V8).
-    """
-    promise = standing_promise(state, now)
-    if promise is None or (promise.holder == state.me and gives_way):
-        return False
-    if promise.holder == Holder(request.sender.role, request.sender.node_id):
-        return False
-    by_operator = request.reason is Reason.OPERATOR and promise.holder.role is request.sender.role
-    return not (state.durable.hold and by_operator)
-
-
 def refusal_of_candidacy(
     state: State, now: float, policy: Policy, request: VoteRequest
 ) -> Refusal | None:
     """Why a poll or a candidacy is refused, or None (V2, V4, V5, V6, V9)."""
-    candidate = Holder(request.sender.role, request.sender.node_id)
-    durable = state.durable
-    if request.lease_s > LONGEST_LEASE_S:
-        return Refusal.LEASE_TOO_LONG
     if request.sender.fingerprint != policy.fingerprint:
         return Refusal.FINGERPRINT
     if state.is_holding:
@@ -133,19 +99,19 @@ def refusal_of_candidacy(
         return Refusal.NOT_READY
     if not reports.is_stopped(state):
         return Refusal.CONTAINERS_RUN
-    named = durable.holder == candidate and not durable.released
-    if now < state.grants_after_s and not named:
-        return Refusal.JUST_STARTED
-    way = gives_way(state, policy, candidate.role)
-    if state.candidacy is not None and not way:
+    way = gives_way(state, policy, request.sender.role)
+    refusal = voter.refusal_of_candidacy(
+        voter_of(state),
+        now,
+        Holder(request.sender.role, request.sender.node_id),
+        request.term if request.kind is VoteKind.CANDIDACY else None,
+        request.lease_s,
+        by_operator=request.reason is Reason.OPERATOR,
+        way_of=state.me if way else None,
+    )
+    if state.candidacy is not None and not way and refusal is not Refusal.JUST_STARTED:
         return Refusal.PREFERRED
-    if _is_promised_elsewhere(state, now, request, gives_way=way):
-        return Refusal.PROMISED
-    if request.kind is VoteKind.CANDIDACY:
-        lowest = durable.term if named or (way and durable.holder == state.me) else durable.term + 1
-        if request.term < lowest:
-            return Refusal.OLD_TERM
-    return None
+    return refusal
 
 
 def refusal_of_prepare(
@@ -168,46 +134,39 @@ def refusal_of_prepare(
 
 
 def refusal_of_renewal(state: State, now: float, policy: Policy, beat: Beat) -> Refusal | None:
-    """Why a renewal is refused, or None (V2). Granted throughout a start (V4).
+    """Why a renewal is refused, or None (V2).
 
     One in a term that is new to this voter is a vote, and wants what a vote wants (V5).
     """
     holder = Holder(beat.sender.role, beat.sender.node_id)
-    durable = state.durable
-    if beat.lease_s > LONGEST_LEASE_S:
-        return Refusal.LEASE_TOO_LONG
     if beat.sender.fingerprint != policy.fingerprint:
         return Refusal.FINGERPRINT
     if state.is_holding:
         return Refusal.LEADING
-    promise = standing_promise(state, now)
-    if promise is not None and promise.holder != holder:
-        return Refusal.PROMISED
-    if beat.term < durable.term:
-        return Refusal.OLD_TERM
-    if beat.term == durable.term and (durable.holder != holder or durable.released):
-        return Refusal.OLD_TERM
-    is_new = beat.term > durable.term
-    if is_new and not reports.is_stopped(state):
+    mine = voter_of(state)
+    refusal = voter.refusal_of_renewal(mine, now, holder, beat.term, beat.lease_s)
+    if refusal is not None:
+        return refusal
+    if beat.term > state.durable.term and not reports.is_stopped(state):
         return Refusal.CONTAINERS_RUN
-    renewed = _granted(durable, holder, beat.term, beat.lease_s, hold=beat.hold)
-    return None if state.may_save or renewed == durable else Refusal.NOT_READY
+    renewed = voter.grant(mine, now, holder, beat.term, beat.lease_s, hold=beat.hold)
+    return None if state.may_save or renewed.durable == state.durable else Refusal.NOT_READY
 
 
 def on_renewal(turn: Turn, beat: Beat) -> Vote | None:
-    """Answer the part of a beat that asks for a renewal; None when it asks for none (V2, V8)."""
-    if not beat.renews:
+    """Answer the part of a beat that asks for a renewal; None when it asks for none (V2, V8).
+
+    Nor does one that a newer one overtook.
+    """
+    run_id, number = beat.sender.run_id, beat.number
+    if not beat.renews or voter.is_overtaken(voter_of(turn.state), run_id, number):
         return None
     refusal = refusal_of_renewal(turn.state, turn.now, turn.policy, beat)
     if refusal is None:
-        grant(
-            turn,
-            Holder(beat.sender.role, beat.sender.node_id),
-            beat.term,
-            beat.lease_s,
-            hold=beat.hold,
-        )
-    return _answer(turn, refusal)
+        holder = Holder(beat.sender.role, beat.sender.node_id)
+        grant(turn, holder, beat.term, beat.lease_s, hold=beat.hold)
+        turn.state = replace(turn.state, newest_renewal=(run_id, number))
+    return voter.word(voter_of(turn.state), turn.now, refusal, granted=refusal is None)
 
 
 def on_vote_requested(turn: Turn, event: VoteRequested) -> None:
@@ -216,12 +175,14 @@ def on_vote_requested(turn: Turn, event: VoteRequested) -> None:
     if request.kind is VoteKind.PREPARE:
         refusal = refusal_of_prepare(turn.state, turn.now, turn.policy, request)
     else:
+        _note_candidate(turn, request)
         refusal = refusal_of_candidacy(turn.state, turn.now, turn.policy, request)
     if refusal is None and request.kind is VoteKind.PREPARE:
         turn.state = replace(turn.state, prepared_for=known_reason(request.reason))
     if refusal is None and request.kind is VoteKind.CANDIDACY:
         if turn.state.candidacy is not None:
-            turn.state = replace(turn.state, candidacy=None)
+            give_term_back(turn)
+            turn.state = replace(turn.state, candidacy=None, fencing=None)
             turn.enter(Phase.STANDBY, Reason.HIGHER_PREFERENCE)
         grant(
             turn,
@@ -233,10 +194,26 @@ def on_vote_requested(turn: Turn, event: VoteRequested) -> None:
         sender=reports.sender(turn.state, turn.policy),
         kind=request.kind,
         asked_term=request.term,
-        vote=_answer(turn, refusal),
+        vote=voter.word(voter_of(turn.state), turn.now, refusal, granted=refusal is None),
         phase=turn.state.phase,
     )
     turn.emit(Reply(event.request_id, answer))
+
+
+def _note_candidate(turn: Turn, request: VoteRequest) -> None:
+    """Who asks for a vote is on its way to lead: nothing may run here on its word any more (G3)."""
+    peer = turn.state.peers[request.sender.role]
+    told_s = max(peer.longest_lease_s, request.longest_lease_s)
+    turn.set_peer(replace(peer, longest_lease_s=told_s))
+    if not peer.holding:
+        turn.set_peer(replace(turn.state.peers[peer.role], phase=Phase.ACQUIRING))
+    wait_as_told(turn, request.longest_lease_s)
+
+
+def wait_as_told(turn: Turn, longest_lease_s: float) -> None:
+    """V4: without a record nothing is granted before the longest lease known to anybody is over."""
+    become_so = voter.wait_as_told(voter_of(turn.state), longest_lease_s)
+    turn.state = replace(turn.state, grants_after_s=become_so.grants_after_s)
 
 
 def known_reason(reason: Reason) -> Reason:
@@ -251,16 +228,15 @@ def invite(turn: Turn, reason: Reason) -> None:
 
 def take_release(turn: Turn, holder: Holder, term: int) -> bool:
     """V7: the holder gave `term` back, so its promise is empty; False if it is not the holder."""
-    state, durable = turn.state, turn.state.durable
+    state = turn.state
     peer = state.peers[holder.role]
     turn.set_peer(replace(peer, released_term=max(peer.released_term, term)))
-    if durable.holder != holder or term < durable.term or state.is_holding or not state.may_save:
+    if state.is_holding or not state.may_save:
         return False
-    turn.set_durable(replace(durable, term=term, released=True, hold=False))
-    turn.state = replace(turn.state, grants_after_s=min(state.grants_after_s, turn.now))
-    promise = turn.state.promise
-    if promise is not None and promise.holder == holder:
-        turn.state = replace(turn.state, promise=None)
+    after = voter.release(voter_of(state), turn.now, holder, term)
+    if after is None:
+        return False
+    become(turn, after)
     turn.set_peer(replace(turn.state.peers[holder.role], holding=False))
     return True
 
@@ -271,8 +247,11 @@ def on_release(turn: Turn, event: ReleaseReceived) -> None:
     holder = Holder(request.sender.role, request.sender.node_id)
     if not turn.state.may_save:
         return  # No answer: it will be said again, until it can be kept.
-    if take_release(turn, holder, request.term) and request.to is turn.state.role:
-        invite(turn, known_reason(request.reason))
+    if take_release(turn, holder, request.term):
+        # It confirmed that it stopped (H3), which its last beat could not know yet.
+        turn.set_peer(replace(turn.state.peers[holder.role], running=0))
+        if request.to is turn.state.role:
+            invite(turn, known_reason(request.reason))
     answer = ReleaseAnswer(
         sender=reports.sender(turn.state, turn.policy),
         released_term=request.term,
@@ -295,5 +274,23 @@ def forget_own_promise(turn: Turn) -> None:
     state, durable = turn.state, turn.state.durable
     if state.promise is not None and state.promise.holder == state.me:
         turn.state = replace(state, promise=None)
-    if durable.holder == state.me and not durable.led and state.may_save:
+    only_asked = not durable.led or turn.policy.requires_lease
+    if durable.holder == state.me and only_asked and state.may_save:
         turn.set_durable(replace(durable, released=True))
+
+
+def give_term_back(turn: Turn) -> None:
+    """V7: a voter may have granted what is given up, its answer lost: nobody is to wait."""
+    state, candidacy = turn.state, turn.state.candidacy
+    if not turn.policy.requires_lease or candidacy is None or candidacy.stage is not Stage.ASK:
+        return
+    turn.state = replace(
+        state,
+        release=PendingRelease(
+            term=candidacy.term,
+            to=None,
+            reason=candidacy.reason,
+            next_at_s=turn.now,
+            until_s=turn.now + turn.policy.promise_length_s,
+        ),
+    )

@@ -7,7 +7,8 @@ from a state that can be. Each step is checked against the invariants.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import count
 from typing import Any, TypeVar
 
 from failover_agent.core import invariants, machine, startup
@@ -66,6 +67,8 @@ START_S = 1000.0
 """When every node here begins, on its own clock."""
 TERM = 5
 """The term on the records here, so that 0 stays the first start."""
+
+_NUMBERS = count(1)
 
 E = TypeVar("E", bound=Effect)
 
@@ -142,7 +145,7 @@ class Node:
             if self.now >= next_at_s:
                 next_at_s += self.policy.heartbeat_interval_s
                 if not of_kind(steps[-1], Exit):
-                    steps.append(self.takes(*events))
+                    steps.append(self.takes(*map(said_anew, events)))
         return joined(self.state, steps)
 
     # --- what the peer says ----------------------------------------------------------------------
@@ -157,7 +160,7 @@ class Node:
 
     def answered(self, vote: Vote | None = None, **changes: Any) -> HeartbeatAnswered:
         """Our last beat was answered."""
-        answer = BeatAnswer(peer_beat(self, **changes), vote)
+        answer = BeatAnswer(peer_sender(self), peer_beat(self, **changes), vote)
         said = self.state.durable.term if self.state.held_term is None else self.state.held_term
         return HeartbeatAnswered(self.peer.role, self.now, said, answer)
 
@@ -170,7 +173,8 @@ class Node:
         """The peer asks for our vote."""
         reason = changes.pop("reason", Reason.PEER_SILENT)
         lease_s = changes.pop("lease_s", 10.0)
-        request = VoteRequest(peer_sender(self, **changes), kind, term, lease_s, reason)
+        longest_s = changes.pop("longest_lease_s", 10.0)
+        request = VoteRequest(peer_sender(self, **changes), kind, term, lease_s, longest_s, reason)
         return VoteRequested(2, request)
 
     def vote(
@@ -219,6 +223,18 @@ class Node:
 # --- messages ------------------------------------------------------------------------------------
 
 
+def said_anew(event: Event) -> Event:
+    """The same once more: a beat has a number of its own."""
+    match event:
+        case HeartbeatReceived():
+            return replace(event, beat=replace(event.beat, number=next(_NUMBERS)))
+        case HeartbeatAnswered() if event.answer.beat is not None:
+            beat = replace(event.answer.beat, number=next(_NUMBERS))
+            return replace(event, answer=replace(event.answer, beat=beat))
+        case _:
+            return event
+
+
 def peer_sender(node: Node, **changes: Any) -> Sender:
     """The peer, as its messages name it."""
     said = {
@@ -235,11 +251,13 @@ def peer_beat(node: Node, **changes: Any) -> Beat:
     durable = node.state.durable
     said = {
         "sender": peer_sender(node),
+        "number": next(_NUMBERS),
         "phase": Phase.STANDBY,
         "term": durable.term,
         "renews": False,
         "hold": False,
         "lease_s": 10.0,
+        "longest_lease_s": 10.0,
         "holder": None if durable.holder is None else durable.holder.role,
         "released": durable.released,
         "leading_for_s": None,

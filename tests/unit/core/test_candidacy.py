@@ -17,7 +17,8 @@ from failover_agent.core.events import (
     VoteFailed,
 )
 from failover_agent.core.following import highest_term
-from failover_agent.core.messages import Refusal, VoteKind
+from failover_agent.core.messages import Beat, Refusal, VoteKind
+from failover_agent.core.plan import Step
 from failover_agent.core.policy import LoneStart, PartitionPolicy, Policy, Role
 from failover_agent.core.state import ContainerState, Durable, Phase, Readiness, Reason
 from tests.unit.core.builders import (
@@ -42,6 +43,7 @@ from tests.unit.core.builders import (
     phases,
     policy,
     promoting,
+    reply,
     seen,
     starting,
 )
@@ -574,6 +576,13 @@ def test_a_lone_backup_that_led_goes_on_after_a_restart_though_it_never_heard_it
     assert phases(node.waits(21))[-1] == (Phase.PROMOTING, Reason.PEER_SILENT)
 
 
+def beat_in(step: Step) -> Beat:
+    """The beat in the one answer that the step gave."""
+    beat = reply(step).beat
+    assert isinstance(beat, Beat)
+    return beat
+
+
 # --- an agent that was restarted (H6) -------------------------------------------------------------
 
 
@@ -597,7 +606,7 @@ def test_a_restarted_agent_takes_up_its_term_and_touches_nothing() -> None:
 def test_it_asks_to_have_its_promise_renewed_until_it_is_answered() -> None:
     node = restarted()
 
-    (answer,) = [effect.answer.beat for effect in node.takes(node.beat()).effects]  # type: ignore[union-attr]
+    answer = beat_in(node.takes(node.beat()))
 
     assert (answer.renews, answer.term, answer.phase) == (True, TERM, Phase.STARTING)
     assert phases(node.lives(60, node.beat())) == []
@@ -658,7 +667,7 @@ def test_a_vote_given_away_while_starting_ends_the_wish_to_resume() -> None:
     node.takes(node.asked(VoteKind.CANDIDACY, TERM + 1))
     assert node.state.durable.holder == THE_BACKUP
 
-    (answer,) = [effect.answer.beat for effect in node.takes(node.beat()).effects]  # type: ignore[union-attr]
+    answer = beat_in(node.takes(node.beat()))
 
     assert not answer.renews
     step = node.takes(node.renewed(term=TERM + 1))

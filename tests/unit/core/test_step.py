@@ -42,10 +42,11 @@ from failover_agent.core.messages import (
 )
 from failover_agent.core.plan import Save, Step, plan
 from failover_agent.core.policy import Role
-from failover_agent.core.state import Phase, Reason, State
+from failover_agent.core.state import FOREVER, Phase, Reason, State
 from failover_agent.core.votes import standing_promise
 from tests.unit.core.builders import (
     BACKUP,
+    PRIMARY,
     TERM,
     THE_BACKUP,
     THE_PRIMARY,
@@ -64,7 +65,9 @@ from tests.unit.core.builders import (
     phases,
     policy,
     promoting,
+    reply,
     starting,
+    vote_in,
 )
 
 STOP = StopContainers(TERM, ("web", "db"), None)
@@ -278,9 +281,9 @@ def strange(node: Node, role: Role) -> list[Event]:
     vote = Vote(granted=True, term=TERM, holder=None, remaining_s=None)
     return [
         HeartbeatReceived(1, beat),
-        HeartbeatAnswered(role, node.now, TERM, BeatAnswer(beat, vote)),
+        HeartbeatAnswered(role, node.now, TERM, BeatAnswer(sender, beat, vote)),
         HeartbeatFailed(role, node.now, "refused"),
-        VoteRequested(1, VoteRequest(sender, VoteKind.POLL, 0, 10.0, Reason.FIRST_START)),
+        VoteRequested(1, VoteRequest(sender, VoteKind.POLL, 0, 10.0, 10.0, Reason.FIRST_START)),
         VoteAnswered(role, node.now, VoteAnswer(sender, VoteKind.POLL, 0, vote, Phase.STANDBY)),
         VoteFailed(role, VoteKind.POLL, 0, "refused"),
         ReleaseReceived(1, ReleaseRequest(sender, TERM, None, Reason.OPERATOR)),
@@ -324,3 +327,39 @@ def test_a_candidacy_that_begins_with_a_beat_asks_once() -> None:
 
     kinds = [type(effect).__name__ for effect in step.effects]
     assert kinds.count("SendVoteRequest") == 1
+
+
+def test_a_beat_that_a_newer_one_overtook_is_contact_and_tells_nothing() -> None:
+    node = a_standby()
+    late = node.beat()
+    node.takes(node.leading_beat())
+
+    node.takes(late, after_s=1.0)
+
+    peer = node.state.peers[PRIMARY]
+    assert (peer.phase, peer.holding, peer.heard_at_s) == (Phase.ACTIVE, True, node.now)
+    assert node.state.counters.stale == 1
+
+
+def test_a_renewal_that_a_newer_one_overtook_ends_no_hold() -> None:
+    node = a_standby()
+    late = node.leading_beat()
+    node.takes(node.leading_beat(hold=True))
+
+    step = node.takes(late)
+
+    assert reply(step).vote is None
+    assert node.state.promise is not None
+    assert node.state.promise.until_s == FOREVER
+    assert node.state.durable.hold
+
+
+def test_the_first_renewal_of_a_new_run_ends_a_hold() -> None:
+    node = a_standby()
+    node.takes(node.leading_beat(hold=True))
+    sender = peer_sender(node, run_id="the next")
+
+    step = node.takes(node.leading_beat(sender=sender, number=1))
+
+    assert vote_in(step).granted
+    assert not node.state.durable.hold

@@ -37,6 +37,7 @@ from tests.unit.core.builders import (
     leading,
     of_kind,
     peer_beat,
+    peer_sender,
     phases,
     policy,
     promoting,
@@ -52,7 +53,9 @@ def leaving() -> Policy:
 def on_hold(node: Node) -> HeartbeatAnswered:
     """The peer answers our last beat: its promise to us has no end now."""
     vote = Vote(True, held_term(node), THE_PRIMARY, FOREVER)
-    return HeartbeatAnswered(BACKUP, node.now, held_term(node), BeatAnswer(peer_beat(node), vote))
+    return HeartbeatAnswered(
+        BACKUP, node.now, held_term(node), BeatAnswer(peer_sender(node), peer_beat(node), vote)
+    )
 
 
 def last_words(step: Step) -> list[str]:
@@ -152,7 +155,7 @@ def test_without_a_peer_that_takes_it_the_service_is_left_running_on_hold(case: 
     assert "held" in alarms(node)
     step = node.takes(on_hold(node))
     (said,) = last_words(step)
-    assert said.startswith("The containers are left running; the backup holds and will not take")
+    assert said.startswith("The containers are left running; the backup holds: nobody will take")
 
 
 def test_a_yes_that_comes_after_its_patience_stops_nothing_any_more() -> None:
@@ -271,7 +274,9 @@ def test_an_agent_that_would_resume_asks_for_the_hold_in_its_old_term() -> None:
     assert (sent.beat.renews, sent.beat.hold, sent.beat.term) == (True, True, TERM)
     assert last_words(step) == []
     vote = Vote(True, TERM, THE_PRIMARY, FOREVER)
-    answer = HeartbeatAnswered(BACKUP, node.now, TERM, BeatAnswer(peer_beat(node), vote))
+    answer = HeartbeatAnswered(
+        BACKUP, node.now, TERM, BeatAnswer(peer_sender(node), peer_beat(node), vote)
+    )
     assert phases(node.takes(answer)) == [(Phase.ACTIVE, Reason.RESUMED)]
     assert len(last_words(node.takes(on_hold(node)))) == 1
 
@@ -333,6 +338,10 @@ def test_a_node_that_stops_still_gives_way_to_a_newer_term() -> None:
     node = active()
     node.takes(StopRequested())
 
-    step = node.takes(HeartbeatAnswered(BACKUP, node.now, 6, BeatAnswer(leading(node, 9), None)))
+    step = node.takes(
+        HeartbeatAnswered(
+            BACKUP, node.now, 6, BeatAnswer(peer_sender(node), leading(node, 9), None)
+        )
+    )
 
     assert phases(step) == [(Phase.DEMOTING, Reason.NEWER_TERM)]

@@ -14,6 +14,7 @@ from failover_agent.core.events import (
     StartFailed,
     StopFailed,
     StopRequested,
+    Tick,
 )
 from failover_agent.core.messages import Refusal, VoteKind
 from failover_agent.core.state import ContainerState, Durable, Phase, Reason
@@ -48,6 +49,20 @@ from tests.unit.core.builders import (
     promoting,
     starting,
     stuck,
+)
+from tests.unit.core.trio import (
+    LEASE_S,
+    Voice,
+    a_standby_of_three,
+    active_of_three,
+    fenced,
+    fencing_winner,
+    goes_on,
+    promoting_of_three,
+    trio,
+    witness_is_free,
+    witness_renews,
+    witness_votes,
 )
 
 Way = Callable[[], Node]
@@ -188,6 +203,68 @@ def web_stuck() -> Node:
     return after(lives(web_died(active), 31, ready_peer), prepared, not_confirmed)()
 
 
+# --- with an arbiter, and with a fence_command ----------------------------------------------------
+
+
+def the_witness_polled(node: Node) -> Event:
+    return witness_votes(node, VoteKind.POLL)
+
+
+def the_witness_voted(node: Node) -> Event:
+    return witness_votes(node, VoteKind.CANDIDACY)
+
+
+def the_fence_is_through(node: Node) -> Event:
+    return fenced(node)
+
+
+def falls_silent(node: Node) -> Event:
+    """The peer said that it runs nothing; nobody knows whether that is still so."""
+    goes_on(node, 4.0, witness_is_free)
+    return Tick()
+
+
+FENCES = (the_witness_polled, the_witness_voted, the_fence_is_through)
+
+
+def fencing_standby() -> Node:
+    return a_standby_of_three(trio(BACKUP, has_fence=True))
+
+
+def goes_on_with(build: Way, seconds: float, *voices: Voice) -> Way:
+    """A node in a phase that goes on for so long and hears these."""
+
+    def walk() -> Node:
+        node = build()
+        goes_on(node, seconds, *voices)
+        return node
+
+    return walk
+
+
+def first_of_three() -> Node:
+    node = starting(trio(has_fence=True), record_lost=True)
+    node.takes(all_down(node))
+    goes_on(node, 11.0, lambda node: node.beat(running=None), witness_is_free)
+    return node
+
+
+def by_word_of_three() -> Node:
+    node = fencing_standby()
+    node.takes(node.leading_beat(hold=True))
+    goes_on(node, 11.0, witness_is_free)
+    assert order(node, CommandKind.TAKEOVER).accepted
+    return node
+
+
+def silent_pair() -> Node:
+    """A plain pair: the standby fences its silent peer."""
+    node = a_lonely_standby(policy(BACKUP, has_fence=True))
+    node.waits(0.1)
+    assert node.state.phase is Phase.FENCING
+    return node
+
+
 # --- the ways -------------------------------------------------------------------------------------
 
 INVITATIONS = (
@@ -239,6 +316,23 @@ WAYS: list[Way] = [
     after(lives(stuck, 1.0, ready_peer), confirmed),
     after(lives(web_stuck, 1.0, ready_peer), confirmed),
     after(demoting, disk_full, confirmed),
+    # fencing
+    *(after(fencing_standby, released_for(why), falls_silent, *FENCES) for why in INVITATIONS),
+    after(first_of_three, *FENCES),
+    after(fencing_winner, the_fence_is_through),
+    after(goes_on_with(fencing_standby, 10.2, witness_is_free), *FENCES),
+    after(by_word_of_three, *FENCES),
+    after(silent_pair, ready_peer, poll_refused),
+    after(silent_pair, ready_peer, lambda node: node.asked(VoteKind.CANDIDACY, TERM + 1)),
+    after(silent_pair, newer_term),
+    after(silent_pair, engine_gone),
+    after(fencing_winner, newer_term),
+    after(goes_on_with(fencing_winner, 12.0, witness_renews), told_to_stop),
+    goes_on_with(fencing_winner, LEASE_S),
+    # the end of a lease
+    goes_on_with(promoting_of_three, LEASE_S),
+    goes_on_with(active_of_three, LEASE_S),
+    goes_on_with(after(promoting_of_three, start_failed), LEASE_S),
 ]
 
 
