@@ -16,8 +16,9 @@ from typing import TypeVar
 import pytest
 
 from failover_agent.adapters.clock import Clock
-from failover_agent.adapters.docker import DockerEngine, Timing
+from failover_agent.adapters.docker import DockerEngine, Timing, processes
 from failover_agent.adapters.docker.processes import PROC
+from failover_agent.adapters.docker.sights import OnProcess
 from failover_agent.core.effects import (
     ManageRestartPolicy,
     RepairContainer,
@@ -40,6 +41,7 @@ from failover_agent.core.events import (
 )
 from failover_agent.core.state import ContainerState
 from failover_agent.errors import EngineError
+from failover_agent.guard import kill
 from tests.lab import cgroups
 from tests.lab.engine import Engine
 from tests.lab.host import Host
@@ -143,7 +145,7 @@ def containers(*specs: str | Spec) -> pytest.MarkDecorator:
 
 
 @asynccontextmanager
-async def adapter(
+async def adapter(  # noqa: PLR0913 - each has a name
     node: Node,
     *,
     host: str | None = None,
@@ -153,6 +155,7 @@ async def adapter(
     watching: bool = True,
     start_timeout_s: float = 20.0,
     stop_timeout_s: float | None = None,
+    on_process: OnProcess = lambda *_: None,
 ) -> AsyncIterator[tuple[DockerEngine, Core]]:
     """An adapter that watches (after its first snapshot), and the core it tells."""
     core = Core(names or tuple(node.services))
@@ -166,6 +169,7 @@ async def adapter(
         start_timeout_s=start_timeout_s,
         timing=timing,
         proc=proc or node.host.path("/proc"),
+        on_process=on_process,
     )
     try:
         async with asyncio.TaskGroup() as group:
@@ -784,8 +788,71 @@ async def test_a_container_that_ignores_term_is_killed_after_its_grace(
         took_s = time.monotonic() - began_s
 
         assert core.of(ContainersStopped) == [ContainersStopped(1)]
-        assert core.of(ContainerDied)[0].detail == "exited (137)"
+        await core.hears_of("db", "exited (137)")
     assert least_s <= took_s < most_s + 1.5, "and no more than a loaded machine adds"
+
+
+@containers(Spec("db", ignores_term=True), Spec("web", ignores_term=True), "job")
+async def test_with_a_grace_of_its_own_all_are_stopped_side_by_side(node: Node) -> None:
+    for name in node.services:
+        run(node, name)
+    async with adapter(node, stop_timeout_s=30) as (engine, core):
+        began_s = time.monotonic()
+        await engine.perform(StopContainers(term=1, names=("db", "web", "job"), grace_s=1.5))
+        took_s = time.monotonic() - began_s
+
+        assert core.of(ContainersStopped) == [ContainersStopped(1)]
+        await core.hears_of("db", "exited (137)")
+        await core.hears_of("web", "exited (137)")
+        await core.hears_of("job", "exited (0)")
+    assert 1.5 <= took_s < 2 * 1.5 + 1.5, "one grace for all, and what a loaded machine adds"
+
+
+@containers(Spec("db", ignores_term=True, stop_timeout_s=60), Spec("web", ignores_term=True))
+@pytest.mark.parametrize("grace_s", [None, 50.0], ids=["polite", "hurried"])
+async def test_a_kill_overtakes_a_stop_that_waits(node: Node, grace_s: float | None) -> None:
+    for name in node.services:
+        run(node, name)
+    async with adapter(node) as (engine, core), asyncio.TaskGroup() as group:
+        began_s = time.monotonic()
+        names = ("db", "web")
+        polite = group.create_task(engine.perform(StopContainers(1, names, grace_s)))
+        await core.hears(lambda: engine._lane._stopper._graces["db"])
+        await engine.perform(StopContainers(1, names, 0))
+        await polite
+
+        assert core.of(ContainersStopped) == [ContainersStopped(1)] * 2
+    assert time.monotonic() - began_s < 30, "and not the minute that it was given"
+
+
+async def test_a_kill_ends_the_processes_of_an_engine_that_hangs(node: Node) -> None:
+    for name in node.services:
+        run(node, name)
+    ids = {name: service.inspect()["Id"] for name, service in node.services.items()}
+    async with adapter(node, proc=PROC) as (engine, core), asyncio.TaskGroup() as group:
+        for name in ids:
+            await core.hears_of(name, "running")
+        with frozen(node):
+            # By pid this machine's /proc shows another process than the engine means: it cannot
+            # tell what has become of them, and what it is asked is only to kill.
+            group.create_task(engine.perform(StopContainers(1, ("db", "web"), 0)))
+            await core.hears(lambda: not any(map(processes.of_container, ids.values())))
+        await core.hears(lambda: bool(core.of(ContainersStopped) or core.of(StopFailed)))
+    assert {service.state for service in node.services.values()} == {"exited"}
+
+
+async def test_each_container_that_is_seen_is_told_with_its_process(node: Node) -> None:
+    told: list[tuple[str, str, processes.Process | None]] = []
+    ids = {name: service.inspect()["Id"] for name, service in node.services.items()}
+    async with adapter(node, on_process=lambda *seen: told.append(seen)) as (engine, _):
+        assert {(name, container_id) for name, container_id, _ in told} == set(ids.items())
+        assert {process for _, _, process in told} == {None}
+        await engine.perform(StartContainers(term=1, names=("db", "web")))
+
+        last = {name: process for name, _, process in told}
+        assert all(process and processes.is_alive(process) for process in last.values())
+        started = [process.started for process in last.values() if process]
+        assert started == [kill.start_time(pid_of(node, name)) for name in last]
 
 
 async def test_a_paused_container_is_stopped_without_waiting(node: Node) -> None:

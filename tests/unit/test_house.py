@@ -10,11 +10,14 @@ from collections.abc import Iterator
 from importlib.metadata import distribution
 from pathlib import Path
 
+import pytest
+
 import failover_agent
+from failover_agent.core.policy import Policy, Role
 
 TOP = Path(__file__).resolve().parents[2]
 SOURCE = TOP / "src" / "failover_agent"
-UNIT = TOP / "deploy" / "systemd" / "failover-agent.service"
+UNITS = sorted((TOP / "deploy" / "systemd").glob("*.service"))
 
 
 def test_the_installed_package_has_the_version_of_the_source() -> None:
@@ -39,12 +42,15 @@ def test_every_pinned_version_is_a_plain_one_and_covers_what_we_depend_on() -> N
     assert {re.split(r"[\[<>=]", want)[0] for want in wanted} <= pinned
 
 
-def test_the_systemd_unit_is_one_that_systemd_has_nothing_to_say_about(tmp_path: Path) -> None:
+@pytest.mark.parametrize("unit_file", UNITS, ids=lambda unit: unit.name)
+def test_a_systemd_unit_is_one_that_systemd_has_nothing_to_say_about(
+    unit_file: Path, tmp_path: Path
+) -> None:
     systemd_analyze = shutil.which("systemd-analyze")
     assert systemd_analyze, "systemd-analyze is missing: apt-get install systemd"
-    unit = tmp_path / UNIT.name
+    unit = tmp_path / unit_file.name
     # The program must exist for the check; an unknown key is a line of output and no failure.
-    text, replaced = re.subn(r"(?m)^(ExecStart=)\S+", rf"\1{sys.executable}", UNIT.read_text())
+    text, replaced = re.subn(r"(?m)^(ExecStart=)\S+", rf"\1{sys.executable}", unit_file.read_text())
     unit.write_text(text)
 
     checked = subprocess.run(
@@ -57,6 +63,41 @@ def test_the_systemd_unit_is_one_that_systemd_has_nothing_to_say_about(tmp_path:
 
     assert replaced == 1
     assert (checked.returncode, checked.stdout + checked.stderr) == (0, "")
+
+
+def _keys(name: str) -> dict[str, str]:
+    lines = (TOP / "deploy" / "systemd" / name).read_text().splitlines()
+    pairs = (line.partition("=") for line in lines if line[:1].isalpha() and "=" in line)
+    return {key: value for key, _, value in pairs}
+
+
+def test_the_unit_of_a_node_brings_its_guard_back_in_time_and_lets_it_kill() -> None:
+    keys, usual = _keys("failover-agent.service"), Policy(role=Role.PRIMARY, containers=())
+    watchdog_s = float(keys["WatchdogSec"].removesuffix("ms")) / 1000
+
+    assert watchdog_s <= usual.stop_budget_s - usual.kill_budget_s
+    wanted = {
+        "Restart": "always",
+        "RestartSec": "100ms",
+        "RestartPreventExitStatus": "2",
+        "StartLimitIntervalSec": "0",
+        "WatchdogSignal": "SIGKILL",
+        "NotifyAccess": "all",
+        "KillMode": "mixed",
+        "OOMPolicy": "continue",
+        "RuntimeDirectoryPreserve": "yes",
+        "ProtectControlGroups": "no",
+    }
+    assert {key: keys[key] for key in wanted} == wanted
+    assert "CAP_KILL" in keys["CapabilityBoundingSet"].split()
+
+
+def test_the_unit_of_a_witness_has_no_power_to_kill_and_no_engine() -> None:
+    keys = _keys("failover-agent-witness.service")
+
+    assert keys["ExecStart"].endswith("failover-agent run --role witness")
+    assert "CAP_KILL" not in keys["CapabilityBoundingSet"]
+    assert "docker" not in keys["After"] + keys["Wants"]
 
 
 def test_core_guard_and_errors_import_the_standard_library_and_us_alone() -> None:

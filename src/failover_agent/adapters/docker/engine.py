@@ -9,7 +9,7 @@ from typing import assert_never
 from failover_agent.adapters.docker.client import NO_ANSWER, EngineClient
 from failover_agent.adapters.docker.lane import Lane
 from failover_agent.adapters.docker.processes import PROC
-from failover_agent.adapters.docker.sights import Sights
+from failover_agent.adapters.docker.sights import OnProcess, Sights
 from failover_agent.adapters.docker.watch import Clock, Timing, Watcher
 from failover_agent.core.effects import (
     ManageRestartPolicy,
@@ -42,7 +42,8 @@ class DockerEngine:
     `host` is `unix:///path` or `tcp://host:port`; anything else raises EngineError. `post` takes
     each event and must not block. `may_act(term)` is asked again before each call that starts
     something. `stop_timeout_s` None: each container's own. `start_timeout_s`: for each container,
-    until it is healthy. `proc`: where this host's processes are shown.
+    until it is healthy. `proc`: where this host's processes are shown. `on_process` is told of each
+    container that was looked at, with the process that runs it.
     """
 
     def __init__(  # noqa: PLR0913 - each has a name
@@ -57,10 +58,11 @@ class DockerEngine:
         start_timeout_s: float,
         timing: Timing = DEFAULT_TIMING,
         proc: Path = PROC,
+        on_process: OnProcess = lambda *_: None,
     ) -> None:
         self._names = names
         self._client = EngineClient(host)
-        self._sights = Sights(self._client, names, post, timing.answer_s, proc)
+        self._sights = Sights(self._client, names, post, timing.answer_s, proc, on_process)
         self._watcher = Watcher(self._client, self._sights, names, clock, timing)
         self._lane = Lane(
             self._client,

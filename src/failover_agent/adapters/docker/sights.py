@@ -50,6 +50,10 @@ LOOKS_IN_A_ROW = 10
 """So often a look begins again because the container died or lost its name meanwhile."""
 
 
+OnProcess = Callable[[str, str, processes.Process | None], None]
+"""A container by name and id, and the process that was seen to run it."""
+
+
 class Bell:
     """Wakes all who wait for a condition that somebody else makes true."""
 
@@ -92,6 +96,7 @@ class Sights:
         post: Callable[[Event], None],
         answer_s: float,
         proc: Path = processes.PROC,
+        on_process: OnProcess = lambda *_: None,
     ) -> None:
         self.news = Bell()
         """Rings whenever more is known."""
@@ -100,6 +105,7 @@ class Sights:
         self._post = post
         self._answer_s = answer_s
         self._proc = proc
+        self._on_process = on_process
         self._looks = 0
         self._is_lost = True  # until the first snapshot
         self._lost_because = ""
@@ -196,6 +202,16 @@ class Sights:
         for stray in self._watched[name].strays:
             processes.kill(stray)
 
+    async def kill_processes(self, name: str) -> None:
+        """SIGKILL to all that is seen of it, engine or not."""
+        watched = self._watched[name]
+        if watched.process is not None:
+            processes.kill(watched.process)
+        if watched.sight is not None and watched.sight.container_id:
+            inside = (watched.sight.container_id, self._proc)
+            for process in await asyncio.to_thread(processes.of_container, *inside):
+                processes.kill(process)
+
     async def attend(self, name: str) -> bool:
         """A look because of a hint. False where the engine did not answer: there is a new hint."""
         watched = self._watched[name]
@@ -270,6 +286,8 @@ class Sights:
             watched.number = begun.number
             watched.starts_seen = begun.starts
             watched.orders_seen = begun.orders
+            if sight.container_id:
+                self._on_process(watched.name, sight.container_id, watched.process)
         if watched.believed is not None and not self._is_lost:
             self._tell(watched, watched.believed.observation)
         self.news.ring()
