@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 from failover_agent.adapters.clock import Clock
+from failover_agent.adapters.names import LookUp
 from failover_agent.adapters.peer import Peers
 from failover_agent.core.effects import ReplyToOperator, SendHeartbeat
 from failover_agent.core.events import (
@@ -51,11 +52,13 @@ OTHER = {Role.PRIMARY: Role.BACKUP, Role.BACKUP: Role.PRIMARY}
 def beat_of(sender: Sender) -> Beat:
     return Beat(
         sender=sender,
+        number=1,
         phase=Phase.STANDBY,
         term=7,
         renews=False,
         hold=False,
         lease_s=10.0,
+        longest_lease_s=10.0,
         holder=None,
         released=True,
         leading_for_s=None,
@@ -77,6 +80,7 @@ def state_of(sender: Sender, phase: Phase) -> State:
         node_id=sender.node_id,
         run_id=sender.run_id,
         may_resume=False,
+        boot_is_new=False,
         durable=Durable(term=7),
         phase=phase,
         reason=Reason.FIRST_START,
@@ -145,7 +149,7 @@ class Node:
         vote = Vote(granted=True, term=7, holder=None, remaining_s=None)
         match event:
             case HeartbeatReceived():
-                return BeatAnswer(beat_of(self.me), vote if event.beat.renews else None)
+                return BeatAnswer(self.me, beat_of(self.me), vote if event.beat.renews else None)
             case VoteRequested():
                 request = event.request
                 return VoteAnswer(self.me, request.kind, request.term, vote, self.phase)
@@ -169,6 +173,7 @@ def node(
         me=Sender(role, node_id or f"id-of-{role}", run_id, "f"),
         secret=secret,
         peers=frozenset({OTHER[role]}),
+        arbiters=frozenset({Role.WITNESS}),
         living_for_s=10.0,
     )
     return Node(keeper, phase=phase)
@@ -182,29 +187,35 @@ async def listening(one: Node, port: int = 0, bind: str = "127.0.0.1") -> AsyncI
 
 @asynccontextmanager
 async def speaking(
-    one: Node, *endpoints: str, look_up: Mapping[str, str] | None = None
+    one: Node,
+    *endpoints: str,
+    look_up: Mapping[str, str] | None = None,
+    witness: str = "",
+    beat_connect_s: float = 5.0,
 ) -> AsyncIterator[Peers]:
-    """What `one` says goes to `endpoints`; `look_up` is its DNS."""
-    peers = _peers(one, endpoints, look_up)
+    """What `one` says goes to `endpoints`, or to the `witness`; `look_up` is its DNS."""
+    to = {OTHER[one.me.role]: endpoints, Role.WITNESS: (witness,) if witness else ()}
+    peers = Peers(
+        endpoints=to,
+        keeper=one.keeper,
+        post=one.posted.append,
+        clock=CLOCK,
+        look_up=_dns({} if look_up is None else look_up),
+        beat_connect_s=beat_connect_s,
+    )
     try:
         yield peers
     finally:
         await peers.close()
 
 
-def _peers(one: Node, endpoints: tuple[str, ...], look_up: Mapping[str, str] | None) -> Peers:
+def _dns(names: Mapping[str, str]) -> LookUp:
     def ask(host: str) -> tuple[tuple[socket.AddressFamily, str], ...]:
-        if not look_up or host not in look_up:
+        if host not in names:
             raise socket.gaierror(-2, "Name or service not known")
-        return ((socket.AF_INET, look_up[host]),)
+        return ((socket.AF_INET, names[host]),)
 
-    return Peers(
-        endpoints={OTHER[one.me.role]: endpoints},
-        keeper=one.keeper,
-        post=one.posted.append,
-        clock=CLOCK,
-        look_up=ask,
-    )
+    return ask
 
 
 def restarted(one: Node) -> Node:

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -70,7 +71,7 @@ async def test_a_beat_is_answered_by_one_event() -> None:
         [answered] = primary.posted
         assert isinstance(answered, HeartbeatAnswered)
         assert (answered.to, answered.term) == (Role.BACKUP, 7)
-        assert answered.answer == BeatAnswer(beat_of(backup.me), None)
+        assert answered.answer == BeatAnswer(backup.me, beat_of(backup.me), None)
         [heard] = backup.asked
         assert isinstance(heard, HeartbeatReceived)
         assert heard.beat == beat_of(primary.me)
@@ -78,7 +79,7 @@ async def test_a_beat_is_answered_by_one_event() -> None:
 
 async def test_a_vote_and_a_release_are_answered_too() -> None:
     async with _pair() as (primary, _, peers):
-        vote = VoteRequest(primary.me, VoteKind.CANDIDACY, 8, 10.0, Reason.PEER_SILENT)
+        vote = VoteRequest(primary.me, VoteKind.CANDIDACY, 8, 10.0, 10.0, Reason.PEER_SILENT)
         await peers.perform(SendVoteRequest(Role.BACKUP, vote, 5.0))
         release = ReleaseRequest(primary.me, 8, Role.BACKUP, Reason.OPERATOR)
         await peers.perform(SendRelease(Role.BACKUP, release, 5.0))
@@ -96,7 +97,7 @@ async def test_nobody_listens() -> None:
         endpoint = backup.endpoint
     async with speaking(primary, endpoint) as peers:
         await peers.perform(primary.beat())
-        vote = VoteRequest(primary.me, VoteKind.POLL, 0, 10.0, Reason.PEER_SILENT)
+        vote = VoteRequest(primary.me, VoteKind.POLL, 0, 10.0, 10.0, Reason.PEER_SILENT)
         await peers.perform(SendVoteRequest(Role.BACKUP, vote, 5.0))
         release = ReleaseRequest(primary.me, 8, None, Reason.OPERATOR)
         await peers.perform(SendRelease(Role.BACKUP, release, 5.0))
@@ -173,6 +174,24 @@ async def test_a_beat_is_given_up_at_its_deadline() -> None:
         assert isinstance(failed, HeartbeatFailed)
         assert failed.error == f"{backup.endpoint} does not answer in time"
         gate.open()
+
+
+async def test_a_beat_does_not_wait_long_for_a_connection_it_would_be_stale_on() -> None:
+    """A full queue of connections answers as a host does that is down: not at all."""
+    primary = node(Role.PRIMARY)
+    with socket.socket() as full, socket.socket() as one, socket.socket() as another:
+        full.bind(("127.0.0.1", 0))
+        full.listen(0)
+        for first in (one, another):
+            first.setblocking(False)
+            first.connect_ex(full.getsockname())
+        endpoint = f"http://127.0.0.1:{full.getsockname()[1]}"
+        async with speaking(primary, endpoint, beat_connect_s=0.1) as peers:
+            await peers.perform(primary.beat(deadline_s=3600.0))
+
+    [failed] = primary.posted
+    assert isinstance(failed, HeartbeatFailed)
+    assert failed.error == f"{endpoint} does not answer in time"
 
 
 async def test_when_too_many_wait_the_oldest_is_given_up() -> None:

@@ -1,17 +1,19 @@
-"""S6, nothing moves without the secret: the protocol bent in turn, and each bend is caught.
+"""S6, nothing moves without the secret; S3 and V3 at a witness: bent in turn, and each is caught.
 
-The protocol's modules are small and pure, so a mutant is one named function replaced while the test
-that guards it runs. That the same test passes unbent is shown where it lives, in tests/unit.
+These modules are small, so a mutant is one named function replaced while the test that guards it
+runs. That the same test passes unbent is shown where it lives, in tests/unit.
 """
 
+import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from failover_agent.protocol import auth, envelope, sessions
-from tests.unit import test_auth, test_sessions
+from failover_agent.core import ballot
+from failover_agent.protocol import auth, envelope, sessions, wire
+from tests.unit import test_auth, test_sessions, test_wire, test_witness
 
 pytestmark = pytest.mark.mutant
 
@@ -29,6 +31,10 @@ class Bend:
 
 def _yes(*_: object) -> bool:
     return True
+
+
+def _nothing(*_: object) -> None:
+    pass
 
 
 BENDS = [
@@ -62,6 +68,43 @@ BENDS = [
             was_heard=True
         ),
     ),
+    Bend(
+        "a term that nobody can have come to is believed",
+        auth.Keeper,
+        "_refuse_absurd",
+        _nothing,
+        test_auth.test_a_term_that_nobody_can_have_come_to_is_malformed_from_both_ends,
+    ),
+    Bend(
+        "an arbiter may speak as a node, and a node as an arbiter",
+        wire,
+        "_tell_apart",
+        _nothing,
+        test_wire.test_an_arbiter_has_no_phase_and_no_beat_and_a_node_has_both,
+    ),
+    Bend(
+        "a witness gives its vote before it is on disk",
+        ballot,
+        "needs_save",
+        lambda *_: False,
+        lambda: asyncio.run(test_witness.test_a_full_disk_gives_no_new_vote_and_renews_on()),
+    ),
+    Bend(
+        "a witness renews one while its disk may name another",
+        ballot,
+        "needs_save",
+        lambda before, after, _: before.durable != after.durable,
+        lambda: asyncio.run(
+            test_witness.test_while_a_save_for_another_is_in_doubt_no_renewal_goes_without_one()
+        ),
+    ),
+    Bend(
+        "a witness without a record believes nobody about the longest lease",
+        ballot,
+        "_told",
+        lambda voter, *_: voter,
+        test_witness.test_without_a_record_the_length_asked_for_tells_too,
+    ),
 ]
 
 
@@ -69,5 +112,5 @@ BENDS = [
 def test_the_bend_is_caught(bend: Bend, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bend.owner, bend.name, bend.by)
 
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, pytest.fail.Exception)):
         bend.caught_by()

@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from failover_agent.core.messages import Beat, BeatAnswer, Sender
+from failover_agent.core.messages import Beat, BeatAnswer, Sender, Vote
 from failover_agent.core.policy import Role
 from failover_agent.core.state import Health, Phase, Readiness
 from failover_agent.protocol import envelope
@@ -23,23 +23,36 @@ from failover_agent.protocol.wire import Hello, HelloAnswer, Kind, Request
 SECRET = b"a secret that nobody knows"
 PRIMARY = Sender(Role.PRIMARY, "aa", "a1", "f")
 BACKUP = Sender(Role.BACKUP, "bb", "b1", "f")
+WITNESS = Sender(Role.WITNESS, "ww", "w1", "")
+WORD = Vote(granted=False, term=7, holder=None, remaining_s=None)
 NOW = 1000.0
 LIVING_FOR_S = 10.0
 
 
-def keeper(me: Sender, secret: bytes | None = SECRET, cluster: str = "shop") -> Keeper:
-    peers = frozenset({Role.PRIMARY, Role.BACKUP} - {me.role})
-    return Keeper(cluster=cluster, me=me, secret=secret, peers=peers, living_for_s=LIVING_FOR_S)
+def keeper(
+    me: Sender, secret: bytes | None = SECRET, cluster: str = "shop", term: int = 0
+) -> Keeper:
+    return Keeper(
+        cluster=cluster,
+        me=me,
+        secret=secret,
+        peers=frozenset({Role.PRIMARY, Role.BACKUP} - {me.role}),
+        arbiters=frozenset({Role.WITNESS} - {me.role}),
+        living_for_s=LIVING_FOR_S,
+        term=term,
+    )
 
 
 def beat(sender: Sender, *, renews: bool = False, may_lead: bool = True) -> Beat:
     return Beat(
         sender=sender,
+        number=1,
         phase=Phase.STANDBY,
         term=7,
         renews=renews,
         hold=False,
         lease_s=10.0,
+        longest_lease_s=10.0,
         holder=None,
         released=True,
         leading_for_s=None,
@@ -68,7 +81,9 @@ def reply(keeper: Keeper, judged: Heard | Denied) -> tuple[int, Signed]:
         )
     if isinstance(judged.request, Hello):
         return 200, keeper.answer(judged.receipt, HelloAnswer("0.1.0", Phase.STANDBY))
-    return 200, keeper.answer(judged.receipt, BeatAnswer(beat(keeper.me), None))
+    if keeper.me.role is Role.WITNESS:
+        return 200, keeper.answer(judged.receipt, BeatAnswer(keeper.me, None, WORD))
+    return 200, keeper.answer(judged.receipt, BeatAnswer(keeper.me, beat(keeper.me), None))
 
 
 def read_reply(
@@ -105,10 +120,12 @@ def changed(sent: Outgoing, **fields: Any) -> Outgoing:
     return replace(sent, signed=Signed(body, envelope.sign_request(SECRET, body)))
 
 
-def shake_hands(sender: Keeper, receiver: Keeper, said: Request) -> tuple[Outgoing, Heard | Denied]:
+def shake_hands(
+    sender: Keeper, receiver: Keeper, said: Request, to: Role = Role.BACKUP
+) -> tuple[Outgoing, Heard | Denied]:
     """Say it until the receiver knows who speaks: the last message, and its verdict."""
     while True:
-        sent = sender.request(Role.BACKUP, said)
+        sent = sender.request(to, said)
         judged = hear(receiver, sent)
         if not isinstance(read_reply(sender, sent, reply(receiver, judged)), AskAgain):
             return sent, judged

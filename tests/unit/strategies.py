@@ -28,17 +28,20 @@ identifiers = st.text("0123456789abcdef", min_size=1, max_size=64)
 digests = st.text(TEXT, max_size=128)
 names = st.text(TEXT, max_size=128)
 
-senders = st.builds(
-    Sender, role=roles, node_id=identifiers, run_id=identifiers, fingerprint=digests
-)
+_who = {"node_id": identifiers, "run_id": identifiers, "fingerprint": digests}
+senders = st.builds(Sender, role=roles, **_who)
+nodes = st.builds(Sender, role=st.sampled_from([Role.PRIMARY, Role.BACKUP]), **_who)
+arbiters = st.builds(Sender, role=st.just(Role.WITNESS), **_who)
 beats = st.builds(
     Beat,
-    sender=senders,
+    sender=nodes,
+    number=numbers,
     phase=st.sampled_from(Phase),
     term=numbers,
     renews=st.booleans(),
     hold=st.booleans(),
     lease_s=leases,
+    longest_lease_s=leases,
     holder=st.none() | roles,
     released=st.booleans(),
     leading_for_s=st.none() | st.floats(0, 1e12),
@@ -50,13 +53,13 @@ beats = st.builds(
     specs=st.lists(st.tuples(names, digests, digests), max_size=5).map(tuple),
     settings=st.lists(st.tuples(names, st.text(TEXT, max_size=300)), max_size=5).map(tuple),
 )
-votes = st.builds(
-    Vote,
-    granted=st.booleans(),
-    term=numbers,
-    holder=st.none() | st.builds(Holder, role=roles, node_id=identifiers),
-    remaining_s=st.none() | st.floats(0, 7200) | st.just(FOREVER),
-    refusal=st.none() | st.sampled_from(Refusal),
+_words = {
+    "term": numbers,
+    "holder": st.none() | st.builds(Holder, role=roles, node_id=identifiers),
+    "remaining_s": st.none() | st.floats(0, 7200) | st.just(FOREVER),
+}
+votes = st.builds(Vote, granted=st.just(True), refusal=st.none(), **_words) | st.builds(
+    Vote, granted=st.just(False), refusal=st.none() | st.sampled_from(Refusal), **_words
 )
 vote_requests = st.builds(
     VoteRequest,
@@ -64,6 +67,7 @@ vote_requests = st.builds(
     kind=st.sampled_from(VoteKind),
     term=numbers,
     lease_s=leases,
+    longest_lease_s=leases,
     reason=st.sampled_from(Reason),
 )
 release_requests = st.builds(
@@ -73,19 +77,26 @@ release_requests = st.builds(
     to=st.none() | roles,
     reason=st.sampled_from(Reason),
 )
+_voted = {"kind": st.sampled_from(VoteKind), "asked_term": numbers, "vote": votes}
+
+
+def _beat_answer(beat: Beat, vote: Vote | None) -> BeatAnswer:
+    return BeatAnswer(beat.sender, beat, vote)
+
+
 requests = beats | vote_requests | release_requests | st.just(Hello())
 answers = st.one_of(
-    st.tuples(st.just(Kind.HEARTBEAT), st.builds(BeatAnswer, beat=beats, vote=st.none() | votes)),
+    st.tuples(st.just(Kind.HEARTBEAT), st.builds(_beat_answer, beats, st.none() | votes)),
+    st.tuples(
+        st.just(Kind.HEARTBEAT),
+        st.builds(BeatAnswer, sender=arbiters, beat=st.none(), vote=votes),
+    ),
     st.tuples(
         st.just(Kind.VOTE),
-        st.builds(
-            VoteAnswer,
-            sender=senders,
-            kind=st.sampled_from(VoteKind),
-            asked_term=numbers,
-            vote=votes,
-            phase=st.sampled_from(Phase),
-        ),
+        st.builds(VoteAnswer, sender=nodes, phase=st.sampled_from(Phase), **_voted),
+    ),
+    st.tuples(
+        st.just(Kind.VOTE), st.builds(VoteAnswer, sender=arbiters, phase=st.none(), **_voted)
     ),
     st.tuples(
         st.just(Kind.RELEASE),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from failover_agent.core.events import ConflictKind
 from failover_agent.core.messages import (
     BeatAnswer,
+    ReleaseRequest,
     Sender,
     VoteKind,
     VoteRequest,
@@ -27,7 +28,7 @@ from failover_agent.protocol.auth import (
     Understood,
 )
 from failover_agent.protocol.envelope import Rival
-from failover_agent.protocol.wire import Hello, HelloAnswer, Kind
+from failover_agent.protocol.wire import LARGEST_STEP, Hello, HelloAnswer, Kind
 from tests.unit import strategies
 from tests.unit.speakers import (
     BACKUP,
@@ -35,6 +36,8 @@ from tests.unit.speakers import (
     NOW,
     PRIMARY,
     SECRET,
+    WITNESS,
+    WORD,
     beat,
     changed,
     hear,
@@ -214,8 +217,7 @@ def test_every_answer_arrives_through_the_envelope(answer: tuple[Kind, wire.Answ
     read = envelope.read_answer(node.answer(receipt, message).body)
 
     assert read.re == receipt.id
-    inner = message.beat if isinstance(message, BeatAnswer) else message
-    assert wire.answer_of(kind, read.message, getattr(inner, "sender", BACKUP)) == message
+    assert wire.answer_of(kind, read.message, getattr(message, "sender", BACKUP)) == message
 
 
 def _receipt(node: Keeper) -> Any:
@@ -308,7 +310,7 @@ def test_two_primaries_learn_of_each_other_whether_the_other_holds_or_could(
 
 def test_a_prepare_of_the_same_role_comes_from_one_that_holds() -> None:
     one, other = keeper(PRIMARY), keeper(Sender(Role.PRIMARY, "cc", "c1", "f"))
-    prepare = VoteRequest(PRIMARY, VoteKind.PREPARE, 7, 10.0, Reason.OPERATOR)
+    prepare = VoteRequest(PRIMARY, VoteKind.PREPARE, 7, 10.0, 10.0, Reason.OPERATOR)
 
     _, judged = shake_hands(one, other, prepare)
 
@@ -326,15 +328,7 @@ def test_another_cluster_is_seen_from_both_ends() -> None:
 
 
 def test_an_endpoint_that_leads_to_the_wrong_role_is_seen_from_both_ends() -> None:
-    pair = frozenset({Role.PRIMARY, Role.BACKUP})
-    witness = Keeper(
-        cluster="shop",
-        me=Sender(Role.WITNESS, "ww", "w1", "f"),
-        secret=SECRET,
-        peers=pair,
-        living_for_s=LIVING_FOR_S,
-    )
-    primary = keeper(PRIMARY)
+    witness, primary = keeper(WITNESS), keeper(PRIMARY)
     sent, judged = shake_hands(primary, witness, beat(PRIMARY))
     read = read_reply(primary, sent, reply(witness, judged))
 
@@ -345,19 +339,81 @@ def test_an_endpoint_that_leads_to_the_wrong_role_is_seen_from_both_ends() -> No
 
 
 def test_a_role_that_we_do_not_talk_with_is_refused() -> None:
-    witness = Sender(Role.WITNESS, "ww", "w1", "f")
-    stray = Keeper(
-        cluster="shop",
-        me=witness,
-        secret=SECRET,
-        peers=frozenset({Role.PRIMARY}),
-        living_for_s=LIVING_FOR_S,
-    )
+    release = ReleaseRequest(WITNESS, 7, None, Reason.OPERATOR)
 
-    read, judged = say(stray, keeper(PRIMARY))
+    _, judged = shake_hands(keeper(WITNESS), keeper(PRIMARY), release, Role.PRIMARY)
 
     assert _conflict_of(judged)[0] is ConflictKind.WRONG_ROLE
+
+
+def test_an_arbiter_answers_and_is_understood() -> None:
+    primary, witness = keeper(PRIMARY), keeper(WITNESS)
+
+    sent, judged = shake_hands(primary, witness, beat(PRIMARY), Role.WITNESS)
+
+    assert isinstance(judged, Heard)
+    read = read_reply(primary, sent, reply(witness, judged))
+    assert read == Understood(BeatAnswer(WITNESS, None, WORD), WITNESS)
+
+
+def test_an_arbiter_that_is_not_configured_is_not_believed() -> None:
+    primary = Keeper(
+        cluster="shop",
+        me=PRIMARY,
+        secret=SECRET,
+        peers=frozenset({Role.BACKUP}),
+        living_for_s=LIVING_FOR_S,
+    )
+    witness = keeper(WITNESS)
+
+    sent, judged = shake_hands(primary, witness, beat(PRIMARY), Role.WITNESS)
+
+    read = read_reply(primary, sent, reply(witness, judged))
     assert isinstance(read, Refused)
+    assert read.error == "wrong_role"
+
+
+def test_a_witness_that_does_not_serve_the_cluster_is_an_alarm_for_who_asks_it() -> None:
+    primary = keeper(PRIMARY)
+    body = json.dumps({"error": "other_cluster", "detail": "what?"}).encode()
+
+    for to, error in [(Role.WITNESS, "other_cluster"), (Role.BACKUP, "malformed")]:
+        read = primary.read_answer(primary.request(to, beat(PRIMARY)), 409, "", body)
+        assert isinstance(read, Refused)
+        assert read.error == error
+        assert (read.conflict is not None) == (to is Role.WITNESS)
+
+
+def test_a_term_that_nobody_can_have_come_to_is_malformed_from_both_ends() -> None:
+    absurd = 7 + LARGEST_STEP + 1
+    primary, backup = meet()
+    far = replace(beat(BACKUP), term=absurd)
+    sent = primary.request(Role.BACKUP, beat(PRIMARY))
+    heard = hear(backup, sent)
+    assert isinstance(heard, Heard)
+    read = read_reply(
+        primary, sent, (200, backup.answer(heard.receipt, BeatAnswer(BACKUP, far, None)))
+    )
+
+    assert isinstance(read, Refused)
+    assert (
+        read.detail == f"its answer is malformed: term: {absurd} is absurd: here the highest is 7"
+    )
+    _, judged = shake_hands(backup, primary, far, Role.PRIMARY)
+    assert isinstance(judged, Denied)
+    assert (judged.status, judged.error) == (400, "malformed")
+
+
+def test_a_term_is_measured_by_all_that_was_said_and_recorded_before() -> None:
+    far = 2 * LARGEST_STEP
+    primary, backup = keeper(PRIMARY), keeper(BACKUP, term=far)
+
+    _, judged = shake_hands(primary, backup, replace(beat(PRIMARY), term=far + 1))
+
+    assert isinstance(judged, Heard)
+    again = replace(PRIMARY, run_id="a2")
+    _, judged = shake_hands(keeper(again), backup, beat(again))
+    assert isinstance(judged, Heard), "a node that lost its record starts from below"
 
 
 def test_another_protocol_is_refused_and_alarms_who_hears_the_refusal() -> None:
@@ -478,20 +534,7 @@ def test_a_check_is_answered_and_leaves_the_running_agent_alone() -> None:
 
 
 def test_a_check_sees_that_another_role_answers() -> None:
-    witness = Keeper(
-        cluster="shop",
-        me=Sender(Role.WITNESS, "ww", "w1", "f"),
-        secret=SECRET,
-        peers=frozenset({Role.PRIMARY, Role.BACKUP}),
-        living_for_s=LIVING_FOR_S,
-    )
-    check = Keeper(
-        cluster="shop",
-        me=replace(PRIMARY, run_id="check"),
-        secret=SECRET,
-        peers=frozenset({Role.BACKUP, Role.WITNESS}),
-        living_for_s=LIVING_FOR_S,
-    )
+    witness, check = keeper(WITNESS), keeper(replace(PRIMARY, run_id="check"))
     sent = check.request(Role.BACKUP, Hello())
 
     read = read_reply(check, sent, reply(witness, hear(witness, sent)))

@@ -41,6 +41,7 @@ STATE = State(
     node_id="aa",
     run_id="a1",
     may_resume=False,
+    boot_is_new=False,
     durable=Durable(term=3, holder=Holder(Role.PRIMARY, "aa"), released=False),
     phase=Phase.ACTIVE,
     reason=Reason.FIRST_START,
@@ -96,6 +97,7 @@ def test_a_line_is_compact_and_says_what_is_what() -> None:
         "node_id": "aa",
         "run_id": "a1",
         "may_resume": False,
+        "boot_is_new": False,
         "durable": {
             "term": 3,
             "holder": {"role": "primary", "node_id": "aa"},

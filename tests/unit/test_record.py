@@ -36,6 +36,7 @@ GRANTED = Durable(
     hold=True,
     longest_lease_s=10.0,
     heard=frozenset({Role.PRIMARY, Role.BACKUP}),
+    peer_fingerprint="f",
     on_hold_for_flapping=True,
 )
 

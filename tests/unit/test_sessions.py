@@ -58,7 +58,7 @@ def test_a_first_message_is_refused_with_our_run_and_taken_the_second_time(
     assert isinstance(heard, Heard)
     assert heard.request == said
     read = read_reply(primary, second, reply(backup, heard))
-    assert read == Understood(BeatAnswer(beat(BACKUP), None), BACKUP)
+    assert read == Understood(BeatAnswer(BACKUP, beat(BACKUP), None), BACKUP)
 
 
 def test_once_acquainted_each_message_is_taken_at_once() -> None:
@@ -70,7 +70,7 @@ def test_once_acquainted_each_message_is_taken_at_once() -> None:
 
 def test_several_first_messages_side_by_side_are_all_taken_the_second_time() -> None:
     primary, backup = keeper(PRIMARY), keeper(BACKUP)
-    vote = VoteRequest(PRIMARY, VoteKind.POLL, 0, 10.0, Reason.PEER_SILENT)
+    vote = VoteRequest(PRIMARY, VoteKind.POLL, 0, 10.0, 10.0, Reason.PEER_SILENT)
 
     first = [primary.request(Role.BACKUP, said) for said in (beat(PRIMARY), vote)]
     replies = [reply(backup, hear(backup, sent)) for sent in first]

@@ -42,6 +42,7 @@ STATE = State(
     node_id="aa",
     run_id="a1",
     may_resume=False,
+    boot_is_new=False,
     durable=Durable(term=7, holder=Holder(Role.PRIMARY, "aa"), released=False),
     phase=Phase.ACTIVE,
     reason=Reason.FIRST_START,
@@ -84,6 +85,7 @@ def _status(state: State = STATE, now: float = NOW, **fields: Any) -> dict[str, 
         version="0.1.0",
         pid=4711,
         rejected={"replayed": 2, "not_authentic": 1},
+        arbiter_kind="etcd",
     )
     told: dict[str, Any] = json.loads(json.dumps(status, allow_nan=False))
     return told
@@ -284,11 +286,49 @@ def test_a_hold_says_who_asked_for_it() -> None:
 
 
 def test_an_arbiter_makes_a_lease() -> None:
-    status = _status(arbiter=Role.WITNESS)
+    status = _status(replace(STATE, renewed_at_s={Role.WITNESS: NOW - 1.0}), arbiter=Role.WITNESS)
 
-    assert status["arbiter"] == {"kind": "witness", "reachable": False}
-    assert status["lease"] == {"required": True, "held": True, "remaining_s": None, "votes": []}
-    assert "the witness is not heard" in status["redundancy"]["lost_because"][0]
+    assert status["lease"] == {
+        "required": True,
+        "held": True,
+        "remaining_s": 8.9,
+        "votes": ["primary", "witness"],
+    }
+
+
+def test_a_lease_that_ended_is_not_held_and_one_on_hold_has_no_end() -> None:
+    ended = replace(STATE, renewed_at_s={Role.BACKUP: NOW - 9.9})
+    on_hold = replace(ended, on_hold_at=frozenset({Role.BACKUP}))
+
+    assert _status(ended, arbiter=Role.WITNESS)["lease"] == {
+        "required": True,
+        "held": False,
+        "remaining_s": 0.0,
+        "votes": ["primary"],
+    }
+    assert _status(on_hold, arbiter=Role.WITNESS)["lease"] == {
+        "required": True,
+        "held": True,
+        "remaining_s": None,
+        "votes": ["primary", "backup"],
+    }
+    peers = {**STANDBY.peers, Role.WITNESS: PeerView(Role.WITNESS)}
+    assert _status(replace(STANDBY, peers=peers), arbiter=Role.WITNESS)["lease"] == {
+        "required": True,
+        "held": False,
+        "remaining_s": None,
+        "votes": [],
+    }
+
+
+def test_an_arbiter_is_of_the_kind_that_is_configured_and_may_be_silent() -> None:
+    silent = PeerView(Role.WITNESS, heard_at_s=NOW - 10.0, error="no connection")
+    state = replace(STATE, peers={**STATE.peers, Role.WITNESS: silent})
+
+    status = _status(state, arbiter=Role.WITNESS)
+
+    assert status["arbiter"] == {"kind": "etcd", "reachable": False, "error": "no connection"}
+    assert status["redundancy"]["lost_because"] == ["the witness is not heard (no connection)"]
 
 
 def test_the_term_is_the_one_held_or_else_the_highest_granted() -> None:
@@ -316,7 +356,8 @@ def test_ready_is_an_active_with_all_up_or_a_standby_that_could_take_over() -> N
 @given(st.from_type(State), st.from_type(Policy), st.floats())
 def test_every_state_has_a_status(state: State, policy: Policy, now: float) -> None:
     others = (*policy.others, *([policy.arbiter] if policy.arbiter else []))
-    state = replace(state, peers={**{role: PeerView(role) for role in others}, **state.peers})
+    peers = {**{role: PeerView(role) for role in others}, **state.peers}
+    state = replace(state, role=policy.role, peers=peers)
 
     status = status_of(state, policy, now, cluster="shop", version="0.1.0", pid=1, rejected={})
 

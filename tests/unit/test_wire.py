@@ -3,6 +3,7 @@
 import contextlib
 import json
 import math
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from failover_agent.core.messages import (
     Beat,
     BeatAnswer,
+    Refusal,
+    ReleaseAnswer,
     Sender,
     Vote,
     VoteAnswer,
@@ -20,19 +23,22 @@ from failover_agent.core.messages import (
     VoteRequest,
 )
 from failover_agent.core.policy import Role
-from failover_agent.core.state import Health, Phase, Readiness, Reason
+from failover_agent.core.state import Health, Holder, Phase, Readiness, Reason
 from failover_agent.protocol import wire
 from failover_agent.protocol.wire import Kind, MalformedMessageError
 from tests.unit import strategies
 
 PRIMARY = Sender(Role.PRIMARY, "aa", "a1", "f")
+WITNESS = Sender(Role.WITNESS, "ww", "w1", "")
 BEAT = Beat(
     sender=PRIMARY,
+    number=3,
     phase=Phase.ACTIVE,
     term=7,
     renews=True,
     hold=False,
     lease_s=10.0,
+    longest_lease_s=10.0,
     holder=Role.PRIMARY,
     released=False,
     leading_for_s=812.4,
@@ -51,8 +57,7 @@ def _over_the_wire(value: object) -> Any:
 
 
 def _sender_of(message: object) -> Sender:
-    inner = message.beat if isinstance(message, BeatAnswer) else message
-    return getattr(inner, "sender", PRIMARY)
+    return getattr(message, "sender", PRIMARY)
 
 
 @given(strategies.requests)
@@ -156,10 +161,70 @@ def test_a_whole_number_of_seconds_is_a_length_too() -> None:
 
 
 def test_a_request_of_one_kind_is_none_of_another() -> None:
-    request = VoteRequest(PRIMARY, VoteKind.POLL, 0, 10.0, Reason.PEER_SILENT)
+    request = VoteRequest(PRIMARY, VoteKind.POLL, 0, 10.0, 10.0, Reason.PEER_SILENT)
 
     with pytest.raises(MalformedMessageError):
         wire.request_of(Kind.RELEASE, wire.to_json(request), PRIMARY)
+
+
+def test_an_arbiter_has_no_phase_and_no_beat_and_a_node_has_both() -> None:
+    vote = Vote(granted=False, term=3, holder=None, remaining_s=None)
+    beat, word = (
+        wire.to_json(BeatAnswer(PRIMARY, BEAT, None)),
+        wire.to_json(BeatAnswer(WITNESS, None, vote)),
+    )
+    voted = wire.to_json(VoteAnswer(PRIMARY, VoteKind.POLL, 0, vote, Phase.STANDBY))
+
+    for kind, raw, sender, complaint in [
+        (Kind.HEARTBEAT, beat, WITNESS, "beat: a witness has none"),
+        (Kind.HEARTBEAT, word, PRIMARY, "beat: a primary has one"),
+        (Kind.HEARTBEAT, {**word, "vote": None}, WITNESS, "vote: an arbiter always says"),
+        (Kind.VOTE, voted, WITNESS, "phase: a witness has none"),
+        (Kind.VOTE, {**voted, "phase": None}, PRIMARY, "phase: a primary has one"),
+    ]:
+        with pytest.raises(MalformedMessageError, match=f"^{complaint}"):
+            wire.answer_of(kind, raw, sender)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "complaint"),
+    [
+        ("remaining_s", -0.1, "vote.remaining_s"),
+        ("remaining_s", math.inf, "vote.remaining_s"),
+        ("remaining_s", 7200.1, "vote.remaining_s"),
+        ("term", -1, "vote.term"),
+        ("term", 2**53 + 1, "vote.term"),
+        ("granted", True, "vote: it is granted and refused"),
+        ("granted", "yes", "vote.granted"),
+        ("refusal", "no", "vote.refusal"),
+        ("holder", {"role": "nobody", "node_id": "aa"}, "vote.holder.role"),
+    ],
+)
+def test_a_vote_that_lies_in_shape_is_refused_by_name(
+    field: str, value: object, complaint: str
+) -> None:
+    vote = Vote(False, 3, Holder(Role.PRIMARY, "aa"), 4.0, Refusal.PROMISED)
+    raw: Any = wire.to_json(BeatAnswer(WITNESS, None, vote))
+
+    with pytest.raises(MalformedMessageError, match=f"^{re.escape(complaint)}"):
+        wire.answer_of(Kind.HEARTBEAT, {**raw, "vote": {**raw["vote"], field: value}}, WITNESS)
+
+
+def test_the_highest_term_of_a_message_is_found_wherever_it_stands() -> None:
+    vote = Vote(granted=True, term=9, holder=None, remaining_s=None)
+
+    assert [
+        wire.highest_term(message)
+        for message in (
+            BEAT,
+            BeatAnswer(PRIMARY, BEAT, None),
+            BeatAnswer(PRIMARY, BEAT, vote),
+            BeatAnswer(WITNESS, None, vote),
+            VoteAnswer(WITNESS, VoteKind.CANDIDACY, 11, vote, None),
+            ReleaseAnswer(WITNESS, 3, 4),
+            wire.Hello(),
+        )
+    ] == [7, 7, 9, 9, 11, 4, 0]
 
 
 @pytest.mark.parametrize(

@@ -34,7 +34,7 @@ from failover_agent.core.messages import BeatAnswer, ReleaseAnswer, VoteAnswer
 from failover_agent.core.policy import Role
 from failover_agent.protocol.auth import AskAgain, Keeper, Outgoing, Refused, Understood
 from failover_agent.protocol.envelope import SIGNATURE_HEADER
-from failover_agent.protocol.wire import MOST_BYTES, Hello, HelloAnswer, Request
+from failover_agent.protocol.wire import MOST_BYTES, Answer, Hello, HelloAnswer, Request
 
 MOST_IN_FLIGHT = 16
 """Messages to one peer that wait for an answer; one more, and the oldest is given up."""
@@ -106,6 +106,8 @@ class Peers:
     """`endpoints`: for each other node, where it listens ("http://host:port"); the first is used.
 
     `post` is told one event for each order, and each ConflictSeen and AddressLost on the way.
+    A beat that gets no connection within `beat_connect_s` is given up: the next one is fresher, and
+    this one would arrive, long after, at a host that has been started anew.
     """
 
     def __init__(
@@ -116,7 +118,9 @@ class Peers:
         post: Callable[[Event], object],
         clock: Clock,
         look_up: LookUp = look_up,
+        beat_connect_s: float = 1.0,
     ) -> None:
+        self._beat_connect_s = beat_connect_s
         self._endpoints = {
             role: tuple(_Endpoint(role, url, look_up) for url in urls)
             for role, urls in endpoints.items()
@@ -138,8 +142,12 @@ class Peers:
         """Carry one order out, and post the one event that answers it. Cancelled, it posts none."""
         sent_at_s = self._clock.now()
         endpoint = self._endpoints[effect.to][0]
-        request = effect.beat if isinstance(effect, SendHeartbeat) else effect.request
-        said = await self._say(endpoint, request, effect.deadline_s)
+        if isinstance(effect, SendHeartbeat):
+            said = await self._say(endpoint, effect.beat, effect.deadline_s, self._beat_connect_s)
+        else:
+            said = await self._say(endpoint, effect.request, effect.deadline_s)
+        if isinstance(said, Understood) and (odd := _what_is_odd(effect, said.answer)):
+            said = _NoAnswer(f"{endpoint}: its answer is malformed: {odd}")
         self._post(_completion(effect, sent_at_s, said))
 
     async def probe(self, role: Role) -> tuple[Probed, ...]:
@@ -154,14 +162,18 @@ class Peers:
     # --- one message --------------------------------------------------------------------------
 
     async def _say(
-        self, endpoint: _Endpoint, request: Request, deadline_s: float
+        self,
+        endpoint: _Endpoint,
+        request: Request,
+        deadline_s: float,
+        connect_s: float | None = None,
     ) -> Understood | _NoAnswer:
         endpoint.make_room()
         try:
             async with asyncio.timeout(deadline_s) as waiting:
                 endpoint.waiting[waiting] = None
                 try:
-                    return await self._converse(endpoint, request)
+                    return await self._converse(endpoint, request, connect_s)
                 finally:
                     endpoint.waiting.pop(waiting, None)
         except TimeoutError:
@@ -179,14 +191,16 @@ class Peers:
         except (aiohttp.ClientError, _UnusableAnswerError, OSError) as error:
             return _NoAnswer(f"{endpoint} does not answer as an agent does: {error}")
 
-    async def _converse(self, endpoint: _Endpoint, request: Request) -> Understood | _NoAnswer:
+    async def _converse(
+        self, endpoint: _Endpoint, request: Request, connect_s: float | None
+    ) -> Understood | _NoAnswer:
         """Say it; again to one that did not know us, and once more where the line was dead."""
         on_new_connection = False
         for _ in range(TRIES):
             outgoing = self._keeper.request(endpoint.role, request)
             try:
-                read = await self._send(endpoint, outgoing, on_new_connection)
-            except aiohttp.ClientConnectorError:
+                read = await self._send(endpoint, outgoing, on_new_connection, connect_s)
+            except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
                 raise
             except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
                 if on_new_connection:
@@ -204,11 +218,19 @@ class Peers:
         if read.conflict is None:
             return _NoAnswer(error)
         if not is_probe:
-            self._post(replace(read.conflict, detail=f"{read.conflict.detail} ({endpoint})"))
+            detail = f"{read.conflict.detail} ({endpoint})"
+            # An arbiter that is set up wrongly is an alarm, and no reason for a node not to lead:
+            # two votes are a majority without it.
+            received = endpoint.role is Role.WITNESS
+            self._post(replace(read.conflict, detail=detail, received=received))
         return _NoAnswer(error, read.conflict.kind)
 
     async def _send(
-        self, endpoint: _Endpoint, outgoing: Outgoing, on_new_connection: bool
+        self,
+        endpoint: _Endpoint,
+        outgoing: Outgoing,
+        on_new_connection: bool,
+        connect_s: float | None,
     ) -> Understood | AskAgain | Refused:
         signed = outgoing.signed
         headers = {"Content-Type": "application/json", "Accept-Encoding": "identity"}
@@ -219,6 +241,7 @@ class Peers:
             data=signed.body,
             headers=headers,
             allow_redirects=False,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=connect_s),
         ) as response:
             body = bytearray()
             async for chunk in response.content.iter_any():
@@ -269,28 +292,36 @@ class Peers:
     async def _probe(self, endpoint: _Endpoint) -> Probed:
         me = self._keeper.me
         if endpoint.name is not None and not await endpoint.name.refresh():
-            todo = f"Write an address into endpoint of [{me.role}], or the name into /etc/hosts."
+            table = self._table(endpoint)
+            todo = f"Write an address into endpoint of [{table}], or the name into /etc/hosts."
             return Probed(str(endpoint), endpoint.name.error, todo)
         said = await self._say(endpoint, Hello(), PROBE_S)
         if isinstance(said, _NoAnswer):
             todo = self._todo(endpoint, said.conflict)
             return Probed(str(endpoint), said.error, todo, said.conflict)
         assert isinstance(said.answer, HelloAnswer)
-        what = f"the {endpoint.role} answers (version {said.answer.version}, {said.answer.phase})"
-        if said.sender.fingerprint != me.fingerprint:
+        phase = "" if said.answer.phase is None else f", {said.answer.phase}"
+        what = f"the {endpoint.role} answers (version {said.answer.version}{phase})"
+        if endpoint.role is not Role.WITNESS and said.sender.fingerprint != me.fingerprint:
             what = f"the {endpoint.role} has other members or another partition_policy"
             return Probed(str(endpoint), what, "Use the same configuration file on all nodes.")
         return Probed(str(endpoint), what)
 
+    def _table(self, endpoint: _Endpoint) -> str:
+        """The table of the configuration that names this endpoint."""
+        return "arbiter" if endpoint.role is Role.WITNESS else self._keeper.me.role
+
     def _todo(self, endpoint: _Endpoint, conflict: ConflictKind | None) -> str:
-        mine = self._keeper.me.role
-        name_it = f'Correct [{mine}] endpoint = "http://HOST:PORT", the address of the other node.'
+        is_witness = endpoint.role is Role.WITNESS
+        whose = "the witness" if is_witness else "the other node"
+        table = self._table(endpoint)
+        name_it = f'Correct [{table}] endpoint = "http://HOST:PORT", the address of {whose}.'
         match conflict:
             case None:
-                port = endpoint.url.port
+                unit = "failover-agent-witness" if is_witness else "failover-agent"
                 return (
-                    f"On the {endpoint.role}: systemctl start failover-agent, and let port {port} "
-                    "through its firewall."
+                    f"On the {endpoint.role}: systemctl start {unit}, and let port "
+                    f"{endpoint.url.port} through its firewall."
                 )
             case ConflictKind.NOT_AUTHENTIC:
                 return "Copy the file in secret_file from one node to the other; restart the agent."
@@ -298,12 +329,32 @@ class Peers:
                 return name_it
             case ConflictKind.SAME_ROLE:
                 return f"Start it with --role {endpoint.role}; or, if it is this node: {name_it}"
+            case ConflictKind.OTHER_CLUSTER if is_witness:
+                cluster = self._keeper.cluster
+                return f"Add [witness.clusters.{cluster}] to the file of the witness; or: {name_it}"
             case ConflictKind.OTHER_CLUSTER:
                 return f'Write cluster = "{self._keeper.cluster}" on both nodes; or: {name_it}'
             case ConflictKind.OTHER_PROTOCOL:
                 return "Install the newer of the two versions on both nodes."
             case _:
                 assert_never(conflict)
+
+
+def _what_is_odd(effect: Message, answer: Answer) -> str:
+    """Why `answer`, though authentic and in shape, cannot be meant for `effect`; or ""."""
+    match effect, answer:
+        case SendHeartbeat(), BeatAnswer():
+            granted = answer.vote is not None and answer.vote.granted
+            return "it grants what was not asked" if granted and not effect.beat.renews else ""
+        case SendVoteRequest(), VoteAnswer():
+            asked = effect.request.kind, effect.request.term
+            same = (answer.kind, answer.asked_term) == asked
+            return "" if same else "it answers what was not asked"
+        case SendRelease(), ReleaseAnswer():
+            same = answer.released_term == effect.request.term
+            return "" if same else "it confirms another term"
+        case _:
+            return "it answers what was not asked"
 
 
 def _completion(effect: Message, sent_at_s: float, said: Understood | _NoAnswer) -> Event:

@@ -7,11 +7,13 @@ its containers can still be those of the term that it held.
 """
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -27,6 +29,7 @@ from failover_agent.errors import (
 )
 
 SCHEMA = 1
+PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 NAME = "record.json"
 MACHINE_IDS = (Path("/etc/machine-id"), Path("/sys/class/dmi/id/product_uuid"))
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
@@ -78,6 +81,16 @@ def read_record(state_dir: Path) -> Record | None:
         raise UnreadableRecordError(path=path, problem=f"damaged: {error!r}") from error
 
 
+def _refuse_what_passes(error: UnreadableRecordError) -> None:
+    """Too few file descriptors, or no memory, say nothing of the file: a good one is not lost (V4).
+
+    Raises the OSError that it was.
+    """
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno in PASSING:
+        raise cause
+
+
 class RecordStore:
     """The record of a running agent; nobody else uses `state_dir` meanwhile.
 
@@ -100,7 +113,7 @@ class RecordStore:
         self._saved = record
         self._host = host
         self._deadline_s = deadline_s
-        self._worker = Worker("record", limit=4)
+        self._worker: Worker | None = None
 
     @classmethod
     def open(
@@ -118,7 +131,8 @@ class RecordStore:
             set_aside = None
             try:
                 record = read_record(state_dir)
-            except UnreadableRecordError:
+            except UnreadableRecordError as error:
+                _refuse_what_passes(error)
                 record, set_aside = None, _set_aside(path)
             if record is None:
                 record = Record(cluster, role, secrets.token_hex(8), host, Durable())
@@ -143,7 +157,7 @@ class RecordStore:
         new = replace(self._saved, durable=durable)
         if (durable.term, durable.holder) != (self._saved.durable.term, self._saved.durable.holder):
             new = replace(new, host=self._host)
-        await self._worker.run(lambda: _write(self._path, new), deadline_s=self._deadline_s)
+        await self._beside(lambda: _write(self._path, new))
         self._saved = new
 
     async def probe(self) -> None:
@@ -155,7 +169,12 @@ class RecordStore:
             _write_synced(beside, content)
             beside.unlink()
 
-        await self._worker.run(write, deadline_s=self._deadline_s)
+        await self._beside(write)
+
+    async def _beside(self, job: Callable[[], None]) -> None:
+        """In a thread that is made when it is first needed: a witness has many records."""
+        self._worker = self._worker or Worker("record", limit=4)
+        await self._worker.run(job, deadline_s=self._deadline_s)
 
     def close(self) -> None:
         """Let another agent have the directory."""
@@ -264,6 +283,7 @@ def _encode(record: Record) -> str:
         "hold": durable.hold,
         "longest_lease_s": durable.longest_lease_s,
         "heard": sorted(durable.heard),
+        "peer_fingerprint": durable.peer_fingerprint,
         "on_hold_for_flapping": durable.on_hold_for_flapping,
     }
     return json.dumps(content, indent=1) + "\n"
@@ -290,6 +310,7 @@ def _decode(content: dict[str, Any], path: Path) -> Record:
             hold=_a(bool, content["hold"]),
             longest_lease_s=float(content["longest_lease_s"]),
             heard=frozenset(Role(role) for role in content["heard"]),
+            peer_fingerprint=_a(str, content.get("peer_fingerprint", "")),
             on_hold_for_flapping=_a(bool, content["on_hold_for_flapping"]),
         ),
     )

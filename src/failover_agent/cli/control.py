@@ -54,7 +54,8 @@ def places(arguments: argparse.Namespace) -> tuple[Place, ...]:
     except config.MistakesError as error:
         raise config.MistakesError((*error.mistakes, _SOCKET_UNKNOWN)) from error
     named = arguments.role or os.environ.get("FAILOVER_AGENT_ROLE")
-    roles = (config.choose_role(named),) if named else (Role.PRIMARY, Role.BACKUP)
+    members = (Role.PRIMARY, Role.BACKUP)
+    roles = (config.choose_role(named),) if named else configuration.roles or members
     nodes = [configuration.node(role) for role in roles]
     return tuple(dict.fromkeys(Place(node.control_socket, node.state_dir) for node in nodes))
 

@@ -79,7 +79,12 @@ def _tell_from_disk(
 
 
 def exit_code(status: Mapping[str, Any]) -> ExitCode:
-    """Fine: one node active with all its containers, the other able to take over, no alarm."""
+    """Fine: one node active with all its containers, the other able to take over, no alarm.
+
+    A witness has nothing but alarms to be judged by.
+    """
+    if _is_witness(status):
+        return ExitCode.DEGRADED if status["alarms"] else ExitCode.FINE
     peer = status["peer"] or {}
     leads = status["phase"] == "active" and all(c["state"] == "up" for c in status["containers"])
     follows = status["phase"] == "standby" and peer.get("phase") == "active"
@@ -89,6 +94,8 @@ def exit_code(status: Mapping[str, Any]) -> ExitCode:
 
 def render(status: Mapping[str, Any], paint: Paint) -> str:
     """The status for people, at most 80 columns wide; the first line says what matters most."""
+    if _is_witness(status):
+        return _render_witness(status, paint)
     code = exit_code(status)
     colour = "green" if code is ExitCode.FINE else "red" if _is_down(status) else "yellow"
     parts = [
@@ -98,6 +105,49 @@ def render(status: Mapping[str, Any], paint: Paint) -> str:
         *(_alarm(alarm, paint) for alarm in status["alarms"]),
     ]
     return "\n\n".join(part for part in parts if part)
+
+
+def _is_witness(status: Mapping[str, Any]) -> bool:
+    return bool(status["role"] == "witness")
+
+
+def _render_witness(status: Mapping[str, Any], paint: Paint) -> str:
+    """A line for each pair; ENDS IN is when its vote is free again unless it is renewed."""
+    pairs, alarms = status["clusters"], status["alarms"]
+    told = f"WITNESS of {_counted(len(pairs), 'pair')}, for {length(status['since_s'] or 0.0)}"
+    if alarms:
+        told += f"; {_counted(len(alarms), 'alarm')}"
+    rows: list[tuple[str, ...]] = [
+        ("PAIR", "TERM", "VOTE", "ENDS IN", "PRIMARY HEARD", "BACKUP HEARD")
+    ]
+    rows += [_of_pair(pair) for pair in pairs]
+    head, *lines = output.columns(rows)
+    parts = [
+        paint(told, "bold", "yellow" if alarms else "green"),
+        "\n".join([paint(head, "dim"), *lines]),
+        _fact("agent", f"version {status['version']}, pid {status['pid']}"),
+        *(_alarm(alarm, paint) for alarm in alarms),
+    ]
+    return "\n\n".join(parts)
+
+
+def _of_pair(pair: Mapping[str, Any]) -> tuple[str, ...]:
+    ends_in_s, heard = pair["remaining_s"], pair["last_heard_s"]
+    ends_in = "" if ends_in_s is None else length(ends_in_s)
+    return (
+        output.cut(clean(pair["cluster"]), 24),
+        str(pair["term"]),
+        pair["holder"] or "free",
+        "on hold" if pair["hold"] else ends_in,
+        *(
+            "never" if heard.get(role) is None else f"{length(heard[role])} ago"
+            for role in ("primary", "backup")
+        ),
+    )
+
+
+def _counted(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def headline(status: Mapping[str, Any]) -> str:
@@ -183,6 +233,10 @@ def _facts(status: Mapping[str, Any]) -> Iterator[str]:
         yield _fact("peer", _of_peer(peer))
         if peer["reachable"] and peer["phase"] not in _LEADING:
             yield from map(_bullet, peer["not_ready_because"] or ())
+    if status["lease"]["held"]:
+        yield _fact("lease", _of_lease(status["lease"]))
+    if status["arbiter"] is not None:
+        yield _fact("arbiter", _of_arbiter(status["arbiter"]))
     if status["phase"] == "standby" and not status["ready"]:
         yield _fact("this node", "not ready:")
         yield from map(_bullet, status["not_ready_because"])
@@ -238,6 +292,18 @@ def _of_reachable(peer: Mapping[str, Any]) -> Iterator[str]:
         yield f"heard {length(peer['heartbeat_age_s'])} ago"
     if peer["phase"] not in _LEADING and peer["ready"] is not None:
         yield "ready" if peer["ready"] else "not ready:"
+
+
+def _of_lease(lease: Mapping[str, Any]) -> str:
+    left = "on hold" if lease["remaining_s"] is None else f"{length(lease['remaining_s'])} left"
+    return f"held, {left}; votes of {', '.join(lease['votes'])}"
+
+
+def _of_arbiter(arbiter: Mapping[str, Any]) -> str:
+    if arbiter["reachable"]:
+        return f"{arbiter['kind']}, reachable"
+    error = arbiter.get("error")
+    return f"{arbiter['kind']}, SILENT{f': {error}' if error else ''}"
 
 
 def _alarm(alarm: Mapping[str, Any], paint: Paint) -> str:

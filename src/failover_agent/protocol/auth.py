@@ -23,11 +23,18 @@ from failover_agent.protocol.envelope import (
     Rival,
 )
 from failover_agent.protocol.sessions import Freshness, Seat
-from failover_agent.protocol.wire import Answer, Kind, MalformedMessageError, Request
+from failover_agent.protocol.wire import (
+    LARGEST_STEP,
+    Answer,
+    Kind,
+    MalformedMessageError,
+    Request,
+)
 
 UNKNOWN_RUN = "unknown_run"
 REPLAYED = "replayed"
 MALFORMED = "malformed"
+OTHER_CLUSTER = ConflictKind.OTHER_CLUSTER.value
 
 STATUS = {MALFORMED: 400, ConflictKind.NOT_AUTHENTIC.value: 401}
 """By error code; every other refusal is a 409."""
@@ -123,9 +130,9 @@ class _Address:
 class Keeper:
     """Signs what one node says, and judges what it hears.
 
-    `peers`: the roles that may speak to us. `secret` None: nothing is signed, and whoever can reach
-    us is believed. `rejected` counts refusals by error code, answers that were not taken as
-    "answer_<code>".
+    `peers`: the roles that may speak to us; `arbiters`: those that only ever answer. `secret` None:
+    nothing is signed, and whoever can reach us is believed. `term`: the highest on record.
+    `rejected` counts refusals by error code, answers that were not taken as "answer_<code>".
     """
 
     def __init__(
@@ -136,14 +143,18 @@ class Keeper:
         secret: bytes | None,
         peers: frozenset[Role],
         living_for_s: float,
+        arbiters: frozenset[Role] = frozenset(),
+        term: int = 0,
     ) -> None:
         assert secret is None or secret, "an empty secret is no secret"
-        assert me.role not in peers
+        assert me.role not in peers | arbiters
         self.cluster = cluster
         self.me = me
         self.rejected: Counter[str] = Counter()
         self._secret = secret
         self._peers = peers
+        self._answering = peers | arbiters
+        self._term = term
         self._seats = {role: Seat(living_for_s) for role in Role}
         self._addresses: dict[Role, _Address] = {}
         self._sequences: Counter[tuple[Role, str]] = Counter()
@@ -159,6 +170,7 @@ class Keeper:
         assert isinstance(request, wire.Hello) or request.sender == self.me
         kind = wire.kind_of(request)
         path = f"{endpoint}/{kind}"
+        self._term = max(self._term, wire.highest_term(request))
         self._sequences[to, path] += 1
         self._number += 1
         address = self._addresses.get(to, _Address("", 0, 0))
@@ -201,7 +213,7 @@ class Keeper:
         self._learn(sent, answered)
         if answered.error == UNKNOWN_RUN:
             return AskAgain()
-        wrong = self._what_is_wrong(answered.cluster, answered.sender)
+        wrong = self._what_is_wrong(answered.cluster, answered.sender, self._answering)
         if wrong is None and answered.sender.role is not sent.to:
             wrong = ConflictKind.WRONG_ROLE, _wrong_role(sent.to, answered.sender.role)
         if wrong is None and answered.error in CONFLICTS:
@@ -212,6 +224,7 @@ class Keeper:
             return Refused(answered.error, f"it refused ({answered.error}): {answered.detail}")
         try:
             answer = wire.answer_of(sent.kind, answered.message, answered.sender)
+            self._refuse_absurd(answer)
         except MalformedMessageError as malformed:
             return Refused(MALFORMED, f"its answer is malformed: {malformed}")
         return Understood(answer, answered.sender)
@@ -248,6 +261,7 @@ class Keeper:
         try:
             said = envelope.read_request(body)
             request = wire.request_of(kind, said.message, said.sender)
+            self._refuse_absurd(request)
         except OtherProtocolError as other:
             # Not known to be fresh, so no alarm: it refuses what we say to it, and that is one.
             detail = _other_protocol(None, other.version)
@@ -272,7 +286,7 @@ class Keeper:
             return Denied(UNKNOWN_RUN, "say it again to this run and session", receipt)
         if fresh is Freshness.REPLAYED:
             return Denied(REPLAYED, "this was heard before, or is too old to tell", receipt)
-        wrong = self._what_is_wrong(said.cluster, sender)
+        wrong = self._what_is_wrong(said.cluster, sender, self._peers)
         if wrong is None and said.to is not self.me.role:
             wrong = ConflictKind.WRONG_ROLE, _wrong_role(said.to, self.me.role)
         if wrong is not None:
@@ -290,6 +304,7 @@ class Keeper:
 
     def answer(self, receipt: Receipt, answer: Answer) -> Signed:
         """Sign the answer (status 200) to a request that was heard."""
+        self._term = max(self._term, wire.highest_term(answer))
         return self._sign(receipt, 200, wire.to_json(answer))
 
     def refusal(
@@ -316,6 +331,12 @@ class Keeper:
             return Signed(body, "")
         return Signed(body, envelope.sign_answer(self._secret, receipt.signature, status, body))
 
+    def _refuse_absurd(self, message: Request | Answer) -> None:
+        """Raises MalformedMessageError for a term that nobody can have come to (LARGEST_STEP)."""
+        term = wire.highest_term(message)
+        if term > self._term + LARGEST_STEP:
+            raise MalformedMessageError(f"term: {term} is absurd: here the highest is {self._term}")
+
     def _is_authentic_request(self, signature: str, body: bytes) -> bool:
         if self._secret is None:
             return not signature
@@ -336,8 +357,10 @@ class Keeper:
 
     # --- identity (V9) ------------------------------------------------------------------------
 
-    def _what_is_wrong(self, cluster: str, sender: Sender) -> tuple[ConflictKind, str] | None:
-        """Why `sender` can be nobody that we talk with, or None."""
+    def _what_is_wrong(
+        self, cluster: str, sender: Sender, roles: frozenset[Role]
+    ) -> tuple[ConflictKind, str] | None:
+        """Why `sender` can be none of those `roles` that we talk with, or None."""
         if cluster != self.cluster:
             detail = f"the other node is of cluster {cluster!r}, and this one of {self.cluster!r}"
             return ConflictKind.OTHER_CLUSTER, detail
@@ -350,7 +373,7 @@ class Keeper:
         if sender.role is self.me.role:
             detail = f"another node is started as {sender.role} too (node {sender.node_id})"
             return ConflictKind.SAME_ROLE, detail
-        if sender.role not in self._peers:
+        if sender.role not in roles:
             detail = f"a node started as {sender.role} names this {self.me.role} in its endpoint"
             return ConflictKind.WRONG_ROLE, detail
         return None
@@ -381,6 +404,9 @@ def _not_authentic_answer(sent: Outgoing, status: int, signature: str, body: byt
     except MalformedMessageError:
         value = None
     said = value if isinstance(value, dict) else {}
+    if (status, said.get("error")) == (409, OTHER_CLUSTER) and sent.to is Role.WITNESS:
+        # Whose secret should it sign with? It is believed as far as an alarm goes.
+        return _refused(ConflictKind.OTHER_CLUSTER, "the witness does not serve this cluster")
     if signature and not sent.signed.signature:
         detail = f"the {sent.to} has a secret, and this node has none: {same}"
     elif status == 401 and said.get("error") == ConflictKind.NOT_AUTHENTIC:

@@ -205,6 +205,17 @@ def write_request(envelope: RequestEnvelope) -> bytes:
     )
 
 
+def cluster_of(body: bytes) -> str:
+    """The cluster that a request says it is of, before anything of it is known to be true: so that
+    one who serves several knows whose secret to judge it by. Raises MalformedMessageError.
+    """
+    value = wire.parse(body)
+    cluster = value.get("cluster") if isinstance(value, dict) else None
+    if not isinstance(cluster, str):
+        raise MalformedMessageError("cluster: there is to be a name")
+    return cluster
+
+
 def read_request(body: bytes) -> RequestEnvelope:
     """Raises MalformedMessageError, or OtherProtocolError before it looks at anything else."""
     raw = wire.check(_REQUEST, _spoken(wire.parse(body)))

@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum, unique
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 from pydantic import ConfigDict, Field, Strict, TypeAdapter, ValidationError, with_config
 from pydantic_core import from_json
@@ -41,6 +41,12 @@ once within it; 128 containers with ordinary names can."""
 MOST_CONTAINERS = 128
 HIGHEST_NUMBER = 2**53
 """Of terms and sequence numbers: what every JSON reader can hold without rounding."""
+
+LARGEST_STEP = 2**40
+"""A term further than this above all that a node ever said itself is malformed. Terms grow by one
+an attempt, so nobody gets there in a thousand years, and a node without its record believes them
+all the same; but one such number, believed, would leave hardly any above it to go on with (S3).
+"""
 
 MOST_SENTENCES = 16
 LONGEST_SENTENCE = 200
@@ -112,11 +118,13 @@ class _HolderJson(TypedDict):
 
 @strict
 class _BeatJson(TypedDict):
+    number: Number
     phase: Phase
     term: Number
     renews: Flag
     hold: Flag
     lease_s: Lease
+    longest_lease_s: Lease
     holder: Role | None
     released: Flag
     leading_for_s: Length | None
@@ -140,7 +148,7 @@ class _VoteJson(TypedDict):
 
 @strict
 class _BeatAnswerJson(TypedDict):
-    beat: _BeatJson
+    beat: _BeatJson | None
     vote: _VoteJson | None
 
 
@@ -149,6 +157,7 @@ class _VoteRequestJson(TypedDict):
     kind: VoteKind
     term: Number
     lease_s: Lease
+    longest_lease_s: Lease
     reason: Reason
 
 
@@ -157,7 +166,7 @@ class _VoteAnswerJson(TypedDict):
     kind: VoteKind
     asked_term: Number
     vote: _VoteJson
-    phase: Phase
+    phase: Phase | None
 
 
 @strict
@@ -209,6 +218,21 @@ def kind_of(request: Request) -> Kind:
             return Kind.HELLO
 
 
+def highest_term(message: Request | Answer | Vote | None) -> int:
+    """The highest term that a message names; 0 where it names none."""
+    match message:
+        case Beat() | VoteRequest() | ReleaseRequest() | Vote():
+            return message.term
+        case BeatAnswer():
+            return max(highest_term(message.beat), highest_term(message.vote))
+        case VoteAnswer():
+            return max(message.asked_term, message.vote.term)
+        case ReleaseAnswer():
+            return max(message.released_term, message.term)
+        case Hello() | HelloAnswer() | None:
+            return 0
+
+
 def to_json(message: Request | Answer) -> Json:
     """What is sent of `message`; its sender is left to the envelope.
 
@@ -219,25 +243,29 @@ def to_json(message: Request | Answer) -> Json:
     return value
 
 
+_NAMES: dict[type, tuple[str, ...]] = {
+    kind: tuple(field.name for field in dataclasses.fields(kind) if field.name != "sender")
+    for kind in (
+        *(Beat, BeatAnswer, VoteRequest, VoteAnswer, ReleaseRequest, ReleaseAnswer),
+        *(Hello, HelloAnswer, Vote, Holder),
+    )
+}
+"""The fields of each message, and of each part of one, as they are sent."""
+
+
 def _plain(value: object) -> object:
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            field.name: _text(field.name, _plain(getattr(value, field.name)))
-            for field in dataclasses.fields(value)
-            if field.name != "sender"
-        }
+    if isinstance(value, float):
+        return "hold" if math.isinf(value) else value
     if isinstance(value, tuple):
         return [_plain(item) for item in value]
-    if isinstance(value, float) and math.isinf(value):
-        return "hold"
-    return value
-
-
-def _text(name: str, value: object) -> object:
-    if name != "not_ready_because":
+    names = _NAMES.get(type(value))
+    if names is None:
         return value
-    assert isinstance(value, list)
-    return [as_sentence(item) for item in value[:MOST_SENTENCES]]
+    fields = {name: _plain(getattr(value, name)) for name in names}
+    if "not_ready_because" in fields:
+        sentences = cast("list[str]", fields["not_ready_because"])
+        fields["not_ready_because"] = [as_sentence(one) for one in sentences[:MOST_SENTENCES]]
+    return fields
 
 
 def as_sentence(text: str) -> str:
@@ -290,10 +318,15 @@ def answer_of(kind: Kind, value: object, sender: Sender) -> Answer:
     match kind:
         case Kind.HEARTBEAT:
             both = check(_BEAT_ANSWER, value)
+            beat = None if both["beat"] is None else Beat(sender=sender, **both["beat"])
             vote = None if both["vote"] is None else _vote(both["vote"])
-            return BeatAnswer(beat=Beat(sender=sender, **both["beat"]), vote=vote)
+            _tell_apart(sender, "beat", beat)
+            if beat is None and vote is None:
+                raise MalformedMessageError("vote: an arbiter always says how its promise stands")
+            return BeatAnswer(sender=sender, beat=beat, vote=vote)
         case Kind.VOTE:
             told = check(_VOTE_ANSWER, value)
+            _tell_apart(sender, "phase", told["phase"])
             return VoteAnswer(
                 sender=sender,
                 kind=told["kind"],
@@ -307,8 +340,17 @@ def answer_of(kind: Kind, value: object, sender: Sender) -> Answer:
             return HelloAnswer(**check(_HELLO_ANSWER, value))
 
 
+def _tell_apart(sender: Sender, field: str, value: object) -> None:
+    """An arbiter runs nothing: it has no phase and no beat, and everybody else has both."""
+    if (value is None) != (sender.role is Role.WITNESS):
+        has = "has none" if value is not None else "has one"
+        raise MalformedMessageError(f"{field}: a {sender.role} {has}")
+
+
 def _vote(value: _VoteJson) -> Vote:
     remaining_s = value["remaining_s"]
+    if value["granted"] and value["refusal"] is not None:
+        raise MalformedMessageError("vote: it is granted and refused")
     return Vote(
         granted=value["granted"],
         term=value["term"],

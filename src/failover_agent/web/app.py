@@ -21,15 +21,19 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
+from failover_agent.core.policy import Role
 from failover_agent.errors import FailoverAgentError, PortInUseError
 from failover_agent.protocol.wire import MOST_BYTES
-from failover_agent.web.connections import Connections
-from failover_agent.web.context import Context, error
+from failover_agent.web.connections import MOST_CONNECTIONS, Connections
+from failover_agent.web.context import Context, WitnessContext, error
 from failover_agent.web.operator_api import OperatorApi
 from failover_agent.web.peer_api import PeerApi
 from failover_agent.web.public_api import PublicApi
+from failover_agent.web.witness_api import WitnessPeerApi, WitnessPublicApi
 
 IDLE_S = 75.0
+CONNECTIONS_A_PAIR = 8
+"""At a witness: one for each node is enough, and slow answers take some more."""
 SHUTDOWN_S = 1.0
 
 log = logging.getLogger(__name__)
@@ -43,11 +47,67 @@ async def serve_public(context: Context, *, bind: str, port: int) -> AsyncIterat
 
     Raises PortInUseError, or FailoverAgentError where `bind` cannot be listened on.
     """
-    role = context.policy.role
+    routes = [*PeerApi(context).routes(), *PublicApi(context).routes()]
+    start = _on_port(context.policy.role, bind, port)
+    async with _serving(routes, start, MOST_CONNECTIONS) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@asynccontextmanager
+async def serve_witness(context: WitnessContext, *, bind: str, port: int) -> AsyncIterator[int]:
+    """Listen on the port for the nodes of all pairs; yields and raises as `serve_public` does."""
+    routes = [*WitnessPeerApi(context).routes(), *WitnessPublicApi(context).routes()]
+    most = max(MOST_CONNECTIONS, CONNECTIONS_A_PAIR * len(context.pairs))
+    async with _serving(routes, _on_port(Role.WITNESS, bind, port), most) as server:
+        yield server.sockets[0].getsockname()[1]
+
+
+@asynccontextmanager
+async def serve_operator(context: Context, *, control_socket: Path) -> AsyncIterator[None]:
+    """Listen on the control socket, for orders and for reading."""
+    public = PublicApi(context, everybody_reads=True)
+    routes = [*OperatorApi(context).routes(), *public.routes()]
+    async with _serving_on_socket(routes, control_socket):
+        yield
+
+
+@asynccontextmanager
+async def serve_witness_operator(
+    context: WitnessContext, *, control_socket: Path
+) -> AsyncIterator[None]:
+    """Listen on the control socket, for reading: there is nothing to order."""
+    routes = WitnessPublicApi(context, everybody_reads=True).routes()
+    async with _serving_on_socket(routes, control_socket):
+        yield
+
+
+@asynccontextmanager
+async def _serving_on_socket(
+    routes: list[web.RouteDef], control_socket: Path
+) -> AsyncIterator[None]:
+    """The socket is for our own user alone, and gone afterwards.
+
+    Replaces the socket of an agent that has died. Raises FailoverAgentError where another agent
+    listens, or the socket cannot be made.
+    """
 
     async def start(connections: Connections) -> asyncio.Server:
+        listener = _bind(control_socket)
+        return await asyncio.get_running_loop().create_unix_server(connections, sock=listener)
+
+    async with _serving(routes, start, MOST_CONNECTIONS):
+        mine = _inode(control_socket)
         try:
-            return await asyncio.get_running_loop().create_server(connections, bind, port)
+            yield
+        finally:
+            _remove(control_socket, mine)
+
+
+def _on_port(role: Role, bind: str, port: int) -> Start:
+    async def start(connections: Connections) -> asyncio.Server:
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.create_server(connections, bind, port, backlog=connections.most)
         except OSError as problem:
             if problem.errno == errno.EADDRINUSE:
                 raise PortInUseError(bind=bind, port=port, role=role) from problem
@@ -58,35 +118,14 @@ async def serve_public(context: Context, *, bind: str, port: int) -> AsyncIterat
                 "1024 needs root.",
             ) from problem
 
-    routes = [*PeerApi(context).routes(), *PublicApi(context).routes()]
-    async with _serving(routes, start) as server:
-        yield server.sockets[0].getsockname()[1]
+    return start
 
 
 @asynccontextmanager
-async def serve_operator(context: Context, *, control_socket: Path) -> AsyncIterator[None]:
-    """Listen on the control socket, which is for our own user alone, and gone afterwards.
-
-    Replaces the socket of an agent that has died. Raises FailoverAgentError where another agent
-    listens, or the socket cannot be made.
-    """
-
-    async def start(connections: Connections) -> asyncio.Server:
-        listener = _bind(control_socket)
-        return await asyncio.get_running_loop().create_unix_server(connections, sock=listener)
-
-    public = PublicApi(context, everybody_reads=True)
-    async with _serving([*OperatorApi(context).routes(), *public.routes()], start):
-        mine = _inode(control_socket)
-        try:
-            yield
-        finally:
-            _remove(control_socket, mine)
-
-
-@asynccontextmanager
-async def _serving(routes: list[web.RouteDef], start: Start) -> AsyncIterator[asyncio.Server]:
-    connections = Connections()
+async def _serving(
+    routes: list[web.RouteDef], start: Start, most: int
+) -> AsyncIterator[asyncio.Server]:
+    connections = Connections(most)
     app = web.Application(
         middlewares=[connections.middleware(), _errors_as_json], client_max_size=MOST_BYTES
     )

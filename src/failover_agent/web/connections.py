@@ -1,4 +1,4 @@
-"""At most 256 connections, so that nobody who can reach the port can use up what we have.
+"""At most so many connections, so that nobody who can reach the port can use up what we have.
 
 Beyond that those that never asked anything are closed first, then the one that has been idle
 longest, then the oldest. One that does not finish its first request's headers in 10 seconds is
@@ -23,11 +23,14 @@ _MUTE = -1
 
 
 class Connections:
-    """Makes a handler for each connection that the loop accepts. `server` is set before that."""
+    """Makes a handler for each connection that the loop accepts. `server` is set before that.
 
-    def __init__(self, most: int = MOST_CONNECTIONS) -> None:
+    `most`: so many stay open.
+    """
+
+    def __init__(self, most: int) -> None:
         self.server: web.Server | None = None
-        self._most = most
+        self.most = most
         self._numbers = itertools.count()
         self._ranks: dict[RequestHandler, float] = {}
 
@@ -57,8 +60,11 @@ class Connections:
     def _close_surplus(self) -> None:
         assert self.server is not None
         there = self.server.connections
-        self._ranks = {one: self._ranks[one] for one in there if one in self._ranks}
-        surplus = max(0, len(there) - self._most)
+        if len(self._ranks) > 2 * self.most:
+            self._ranks = {one: self._ranks[one] for one in there if one in self._ranks}
+        surplus = len(there) - self.most
+        if surplus <= 0:
+            return
         for handler in sorted(there, key=self._rank)[:surplus]:
             handler.force_close()
 

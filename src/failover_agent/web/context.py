@@ -1,23 +1,26 @@
-"""What the web is handed, and all that it knows."""
+"""What the web is handed, and all that it knows: by a node, and by a witness."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 from aiohttp import web
 
+from failover_agent.core.ballot import Ballot
 from failover_agent.core.effects import ReplyToOperator
 from failover_agent.core.events import (
     CommandReceived,
+    ConflictSeen,
     Event,
     HeartbeatReceived,
     ReleaseReceived,
     VoteRequested,
 )
-from failover_agent.core.messages import Answer
+from failover_agent.core.messages import Answer, Request
 from failover_agent.core.policy import Policy
 from failover_agent.core.state import State
 from failover_agent.protocol.auth import Keeper
@@ -33,7 +36,7 @@ Ask = Callable[[Callable[[int], Asked]], Awaitable[Answer | ReplyToOperator]]
 @dataclass(frozen=True, slots=True)
 class Context:
     """`now` is on CLOCK_BOOTTIME. `stepped_ago_s`: how long ago the loop last took a step.
-    `history(limit)`: the newest entries, oldest first.
+    `history(limit)`: the newest entries, oldest first. `arbiter_kind`: as it is configured.
     """
 
     keeper: Keeper
@@ -45,6 +48,35 @@ class Context:
     ask: Ask
     post: Callable[[Event], object]
     history: Callable[[int], Sequence[Mapping[str, object]]]
+    stepped_ago_s: Callable[[], float]
+    arbiter_kind: str | None = None
+
+
+class WitnessedPair(Protocol):
+    """One pair of a witness. `ask` raises TimeoutError where it could not decide in time."""
+
+    @property
+    def keeper(self) -> Keeper: ...
+    async def ask(self, request: Request) -> Answer: ...
+    def conflict(self, seen: ConflictSeen) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WitnessContext:
+    """`now` is on CLOCK_BOOTTIME. `pairs`: by cluster; nobody else is answered. `rejected` counts
+    what was for none of them. `look`: each of them as it is now. `is_reader`: may whoever shows
+    this token read?
+    """
+
+    pairs: Mapping[str, WitnessedPair]
+    rejected: Counter[str]
+    version: str
+    read_access: ReadAccess
+    is_reader: Callable[[str], bool]
+    now: Callable[[], float]
+    started_at_s: float
+    look: Callable[[], Sequence[Ballot]]
+    not_ready_because: Callable[[], Sequence[str]]
     stepped_ago_s: Callable[[], float]
 
 

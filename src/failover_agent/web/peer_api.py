@@ -17,7 +17,7 @@ from failover_agent.core.events import (
     VoteRequested,
 )
 from failover_agent.core.messages import Beat, ReleaseRequest, VoteRequest
-from failover_agent.protocol.auth import Denied, Heard, Signed
+from failover_agent.protocol.auth import Denied, Heard, Keeper, Signed
 from failover_agent.protocol.envelope import SIGNATURE_HEADER, Rival
 from failover_agent.protocol.wire import Answer, Hello, HelloAnswer, Kind, Request
 from failover_agent.web.context import Asked, Context, error
@@ -33,26 +33,18 @@ class PeerApi:
 
     def routes(self) -> list[web.RouteDef]:
         """Where the other node speaks to us."""
-        return [web.post(f"/v1/{{kind:{'|'.join(Kind)}}}", self._converse)]
+        return [web.post(f"/v1/{kind}", self._converse) for kind in Kind]
 
     async def _converse(self, http: web.Request) -> web.Response:
-        judged = await self._judge(http)
+        kind, signature, body = await read(http)
+        judged = self._context.keeper.admit(kind, signature, body, self._context.now())
         if isinstance(judged, Denied):
             return self._deny(judged, http.remote)
         try:
             answer = await self._answer_to(judged.request)
         except TimeoutError:
-            detail = "this node did not decide in time, or could not save its decision"
-            refusal = self._context.keeper.refusal(judged.receipt, 503, "no_decision", detail)
-            return _send(503, refusal)
-        return _send(200, self._context.keeper.answer(judged.receipt, answer))
-
-    async def _judge(self, http: web.Request) -> Heard | Denied:
-        async with asyncio.timeout(BODY_TIMEOUT_S):
-            body = await http.read()
-        kind = Kind(http.match_info["kind"])
-        signature = http.headers.get(SIGNATURE_HEADER, "")
-        return self._context.keeper.admit(kind, signature, body, self._context.now())
+            return no_decision(self._context.keeper, judged)
+        return send(200, self._context.keeper.answer(judged.receipt, answer))
 
     async def _answer_to(self, request: Request) -> Answer:
         if isinstance(request, Hello):
@@ -73,7 +65,7 @@ class PeerApi:
             rival = self._this_node()
         keeper = self._context.keeper
         refusal = keeper.refusal(denied.receipt, denied.status, denied.error, denied.detail, rival)
-        return _send(denied.status, refusal)
+        return send(denied.status, refusal)
 
     def _this_node(self) -> Rival:
         state, policy = self._context.get_state(), self._context.policy
@@ -93,7 +85,21 @@ def _event(request_id: int, request: Beat | VoteRequest | ReleaseRequest) -> Ask
             assert_never(request)
 
 
-def _send(status: int, signed: Signed) -> web.Response:
+async def read(http: web.Request) -> tuple[Kind, str, bytes]:
+    """What was asked, its signature, and its body. Raises TimeoutError for one that stays away."""
+    async with asyncio.timeout(BODY_TIMEOUT_S):
+        body = await http.read()
+    return Kind(http.path.rpartition("/")[2]), http.headers.get(SIGNATURE_HEADER, ""), body
+
+
+def no_decision(keeper: Keeper, heard: Heard) -> web.Response:
+    """The answer to one who should try again."""
+    detail = f"this {keeper.me.role} did not decide in time, or could not save its decision"
+    return send(503, keeper.refusal(heard.receipt, 503, "no_decision", detail))
+
+
+def send(status: int, signed: Signed) -> web.Response:
+    """An answer, or a refusal that is bound to its request."""
     headers = {SIGNATURE_HEADER: signed.signature} if signed.signature else {}
     return web.Response(
         status=status, body=signed.body, headers=headers, content_type="application/json"

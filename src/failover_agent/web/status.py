@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from failover_agent.core import reports
+from failover_agent.core import leases, reports
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     ContainerState,
@@ -32,6 +32,7 @@ def status_of(
     version: str,
     pid: int,
     rejected: Mapping[str, int],
+    arbiter_kind: str | None = None,
 ) -> dict[str, Any]:
     """The whole status. `rejected`: how many messages were refused, by error code."""
     not_ready = not_ready_because(state, policy, now)
@@ -50,13 +51,13 @@ def status_of(
         "paused": None,
         "drained": None,
         "held": _held(state, now),
-        "lease": _lease(state, policy),
+        "lease": _lease(state, policy, now),
         "ready": not not_ready,
         "not_ready_because": list(not_ready),
         "failed_because": state.failed_because or None,
         "refused_because": state.refused_because or None,
         "peer": _peer(policy.others[0], state, policy, now) if policy.others else None,
-        "arbiter": _arbiter(state, policy, now),
+        "arbiter": _arbiter(state, policy, now, arbiter_kind),
         "engine": {"reachable": state.engine.reachable, "error": state.engine.error or None},
         "containers": [
             _container(state.containers.get(name, ContainerView(name)), now)
@@ -133,20 +134,29 @@ def _peer(role: Role, state: State, policy: Policy, now: float) -> dict[str, Any
     }
 
 
-def _arbiter(state: State, policy: Policy, now: float) -> dict[str, Any] | None:
+def _arbiter(state: State, policy: Policy, now: float, kind: str | None) -> dict[str, Any] | None:
+    """Its `kind` is that of the configuration: to the core a witness and etcd are alike."""
     if policy.arbiter is None:
         return None
     view = state.peers.get(policy.arbiter, PeerView(policy.arbiter))
-    return {"kind": policy.arbiter, "reachable": is_reachable(view, policy, now)}
-
-
-def _lease(state: State, policy: Policy) -> dict[str, Any]:
-    is_required = policy.arbiter is not None
     return {
-        "required": is_required,
-        "held": state.is_holding if is_required else None,
-        "remaining_s": None,
-        "votes": [],
+        "kind": kind or policy.arbiter,
+        "reachable": is_reachable(view, policy, now),
+        "error": view.error or None,
+    }
+
+
+def _lease(state: State, policy: Policy, now: float) -> dict[str, Any]:
+    """`remaining_s` is null while the lease is on hold, and has no end."""
+    if not policy.requires_lease:
+        return {"required": False, "held": None, "remaining_s": None, "votes": []}
+    until_s = leases.valid_until_s(state, policy)
+    remaining_s = until_s - now if math.isfinite(until_s - now) else None
+    return {
+        "required": True,
+        "held": state.is_holding and now < until_s,
+        "remaining_s": None if remaining_s is None else round(max(0.0, remaining_s), 3),
+        "votes": list(leases.voters(state, policy, now)),
     }
 
 
