@@ -17,11 +17,23 @@ from aiohttp import web
 from failover_agent import checks, config
 from failover_agent.adapters.docker import EngineReport
 from failover_agent.adapters.record import Host, RecordStore
-from failover_agent.checks import Finding, Level, engine, host, peer, service
+from failover_agent.checks import (
+    Bounds,
+    Finding,
+    Level,
+    engine,
+    host,
+    measure,
+    peer,
+    service,
+    timing,
+)
 from failover_agent.checks import settings as of_configuration
+from failover_agent.checks.measure import Measurements
 from failover_agent.cli import check, output
 from failover_agent.cli.output import Paint
 from failover_agent.config import Settings
+from failover_agent.core.bounds import Measured
 from failover_agent.core.events import ContainerObservation
 from failover_agent.core.policy import Role
 from failover_agent.core.state import ContainerState, Durable, Holder, Phase
@@ -119,27 +131,104 @@ def test_consistency_is_told_what_a_dead_host_costs_it(here: Path) -> None:
     assert "host dies" not in [finding.subject for finding in findings]
 
 
-def test_the_bounds_that_the_timings_give(here: Path) -> None:
-    told = {f.subject: f.sentence for f in of_configuration.of_timing(settings_in(here))}
+def rows(settings: Settings, measured: Measurements | None = None) -> dict[str, str]:
+    return dict(row for row in timing.table(settings, measured or Measurements()).rows if row[0])
 
-    assert told == {
-        "host dies": "the other node begins to start the containers 10.1 s after the last message "
-        "it heard (heartbeat_timeout 10 s x 1.01), plus a late timer and one write to its disk",
-        "container dies": "it has 30 s to come back (restart_grace_period); then the others are "
-        "stopped and all are started on the other node",
-        "boots alone": "a node that does not hear the other one starts after 20 s at the earliest",
-    }
-    short = settings_in(here, top="startup_grace_period = 1\nheartbeat_timeout = 40")
-    alone = {f.subject: f.sentence for f in of_configuration.of_timing(short)}["boots alone"]
-    assert "starts after 40.4 s at the earliest" in alone
+
+def test_the_bounds_that_the_timings_give(here: Path) -> None:
+    table = timing.table(settings_in(here), Measurements())
+
+    assert table.title == "What these timings give:"
+    assert table.rows == (
+        ("host dies", "start on the other host within 10.3 s"),
+        ("", "1 s more for each message lost on the way"),
+        ("container dies", "moves after 30 s (restart_grace_period), and the stop"),
+        ("boots alone", "start after 20.3 s; a new backup waits (lone_start)"),
+        ("agent away", "nothing moves for 9 s"),
+        ("both run", "while the wire between them is cut"),
+    )
+    keys = 'startup_grace_period = 1\nheartbeat_timeout = 40\nlone_start = "start"'
+    short = settings_in(here, top=keys)
+    assert rows(short)["boots alone"] == "start after 40.9 s"
+
+
+def test_what_was_measured_is_part_of_the_bounds(here: Path) -> None:
+    slow = Measurements(rtt_s=0.25, fsync_s=0.5, wake_s=0.125)
+    table = timing.table(settings_in(here), slow)
+
+    assert table.title == (
+        "What these timings give, with what was measured now (round trip 250 ms, save 500 ms, late "
+        "timer 125 ms):"
+    )
+    assert rows(settings_in(here), slow)["host dies"] == ("start on the other host within 11.6 s")
+
+
+def test_consistency_and_a_fence_change_what_a_dead_host_costs(here: Path) -> None:
+    careful = 'partition_policy = "consistency"'
+    fenced = f'{careful}\nfence_command = "true"\nfence_timeout = 5'
+
+    assert rows(settings_in(here, top=careful))["host dies"] == (
+        "nothing starts before an operator says takeover"
+    )
+    assert rows(settings_in(here, top=careful))["both run"] == "never"
+    assert rows(settings_in(here, top=fenced))["host dies"] == (
+        "start on the other host within 15.3 s (5 s of it fence)"
+    )
 
 
 def test_a_timeout_that_a_busy_host_may_miss(here: Path) -> None:
     settings = settings_in(here, top="heartbeat_timeout = 1.5\nheartbeat_interval = 0.5")
 
-    (finding,) = worth_a_look(of_configuration.of_timing(settings))
+    (finding,) = timing.find(settings, Measurements(), {})
 
     assert (finding.level, finding.fix) == (Level.WARNING, "heartbeat_timeout = 2")
+    assert list(timing.find(settings_in(here), Measurements(), {"db": 100})) == []
+
+
+async def test_what_this_machine_needs_is_measured_and_leaves_nothing_behind(here: Path) -> None:
+    found = await measure.measure(0.5, here / "not" / "there")
+
+    assert found.is_complete
+    assert found.measured.rtt_s == 0.5
+    for seconds in (found.fsync_s, found.wake_s, found.kill_s):
+        assert seconds is not None
+        assert 0 < seconds < 5
+    assert list(here.iterdir()) == []
+
+
+async def test_what_cannot_be_measured_has_the_usual_figures() -> None:
+    found = await measure.measure(None, Path("/proc/nowhere"))
+
+    assert not found.is_complete
+    assert (found.rtt_s, found.fsync_s) == (None, None)
+    assert (found.measured.rtt_s, found.measured.fsync_s) == (Measured().rtt_s, Measured().fsync_s)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "above", "below"),
+    [(10.296, "10.3 s", "10.2 s"), (10.3, "10.3 s", "10.3 s"), (0.891, "0.9 s", "0.89 s"),
+     (3672.4, "3673 s", "3672 s"), (372.45, "372.5 s", "372.4 s"), (-1.0, "-1 s", "0 s")],
+)  # fmt: skip
+def test_a_bound_is_rounded_to_the_safe_side(seconds: float, above: str, below: str) -> None:
+    assert (timing.at_most(seconds), timing.at_least(seconds)) == (above, below)
+
+
+def test_a_fence_is_looked_for_and_not_tried(here: Path) -> None:
+    def told(command: str) -> Finding:
+        settings = settings_in(here, top=f'fence_command = "{command}"')
+        return next(f for f in of_configuration.find(settings) if f.subject == "fence_command")
+
+    assert told(f"touch {here}/tried") == Finding(
+        Level.OK,
+        "fence_command",
+        "touch can be run, before a takeover and for 30 s at most; it was not tried",
+    )
+    assert not (here / "tried").exists()
+    missing = told("/nowhere/off --now")
+    assert missing.level is Level.ERROR
+    assert missing.sentence == "there is no program /nowhere/off: no takeover would ever go on"
+    settings = settings_in(here, top='fence_command = "true"', endpoint="http://10.0.0.2:8000")
+    assert worth_a_look(of_configuration.find(settings)) == []
 
 
 def test_messages_that_are_not_signed(here: Path) -> None:
@@ -687,16 +776,14 @@ async def test_everything_is_looked_at(here: Path) -> None:
         listening(backup(here)) as other,
     ):
         settings = settings_in(here, endpoint=other.endpoint, node_keys=f"port = {port}")
-        findings = await checks.find_all(settings, None)
+        report = await checks.find_all(settings, None)
 
-    subjects = [finding.subject for finding in findings]
+    assert report.bounds is not None
+    subjects = [finding.subject for finding in report.findings]
     assert list(dict.fromkeys(subjects)) == [
         "configuration",
         "ports",
         "partition",
-        "host dies",
-        "container dies",
-        "boots alone",
         "engine",
         "live-restore",
         "container db",
@@ -735,5 +822,9 @@ def test_findings_fit_the_screen_and_a_fix_stays_one_line() -> None:
         "\n1 error, 1 warning: as it stands this node would not do its part."
     )
     assert check.summary([], ExitCode.FINE) == "\nall is well."
+    table = Bounds("What these timings give:", (("host dies", "within 10.3 s"), ("", "1 s more")))
+    assert check.render_bounds(table) == (
+        "\nWhat these timings give:\n  host dies  within 10.3 s\n             1 s more"
+    )
     for line in check.render(findings, Paint()).splitlines():
         assert len(line) <= output.WIDTH or "-> " in line

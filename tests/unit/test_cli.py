@@ -283,14 +283,17 @@ async def test_all_that_is_wrong_with_a_configuration_is_told_at_once(
 
     assert done.code == 2
     assert done.err.splitlines() == [
-        '--role: "master" is not a role. It is primary on one host and backup on the other.',
+        (
+            '--role: "master" is not a role. It is primary on one host, backup on the other, and '
+            "witness on a third, where there is one."
+        ),
         f"{path}: hartbeat_timeout is not a setting. Did you mean heartbeat_timeout?",
         f"{path}: containrs is not a setting. Did you mean containers?",
     ]
 
 
 async def test_a_missing_configuration_says_how_to_write_one() -> None:
-    done = await run("run", "--role", "primary", "--config", "/nowhere/config.toml")
+    done = await process("run", "--role", "primary", "--config", "/nowhere/config.toml")
 
     assert done.code == 2
     assert "`failover-agent init --primary HOST" in done.err
@@ -924,6 +927,49 @@ async def test_init_in_the_usual_place_goes_on_with_systemd(
     assert "--config" not in done.out
 
 
+async def test_init_with_a_witness_writes_one_file_for_three_hosts(here: Path) -> None:
+    done = await run(*init(here, cluster="shop", witness="fd00::3"))
+
+    path, secret = here / "new" / "config.toml", here / "new" / "secret"
+    primary, witness = config.load(path, "primary"), config.load(path, "witness")
+    assert done.code == 0
+    assert primary.arbiter == config.Arbiter(config.ArbiterKind.WITNESS, ("http://[fd00::3]:8000",))
+    assert primary.policy().requires_lease
+    assert witness.witness.clusters == (("shop", secret.read_bytes().strip()),)
+    steps = (
+        "Written, the same for all three hosts:",
+        f"scp -p {path} {secret} root@10.0.0.2:{here}/new/",
+        f"scp -p {path} {secret} root@[fd00::3]:{here}/new/",
+        "  2. Create the containers on primary and backup. ",
+        "On fd00::3, the witness:",
+        f"failover-agent run --role witness --config {path}",
+        f"failover-agent run --role primary --config {path}",
+        f"failover-agent run --role backup --config {path}",
+        f"failover-agent status --config {path}",
+    )
+    places = [done.out.index(step) for step in steps]
+    assert places == sorted(places)
+
+
+async def test_init_with_a_witness_in_the_usual_place_names_its_unit(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("failover_agent.cli.init.USUAL_DIR", here / "new")
+
+    done = await run(*init(here, witness="10.0.0.3"))
+
+    for step in (
+        "  3. On 10.0.0.3, the witness, which needs no Docker:\n",
+        "     failover-agent check --role witness\n",
+        "     systemctl enable --now failover-agent-witness ",
+        "  4. On primary and backup say which it is, check, and start (here the primary):\n",
+        "  5. See who is active: failover-agent status\n",
+    ):
+        assert step in done.out
+    # What stands to be copied stays one line.
+    assert all(len(line) <= output.WIDTH or str(here) in line for line in done.out.splitlines())
+
+
 async def test_two_pairs_do_not_share_a_secret(here: Path) -> None:
     await run(*init(here / "a"))
     await run(*init(here / "b"))
@@ -969,7 +1015,12 @@ async def test_init_says_where_it_may_not_write(here: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"witness": "10.0.0.3"}, "--witness: a witness is not in this version yet. "),
+        (
+            {"witness": "10.0.0.2"},
+            "--witness: it is the same host as --backup (10.0.0.2). The third vote must not die ",
+        ),
+        ({"witness": "localhost"}, "--witness: localhost is every host's own address, so a node "),
+        ({"witness": "http://w:1"}, '--witness: ("http://w:1") is a URL. Write "w" alone.'),
         ({"backup": "10.0.0.1"}, "--backup: it is the same host as --primary (10.0.0.1). "),
         ({"containers": "db,web,db"}, "--containers: it names a container twice. "),
         ({"containers": ","}, "--containers: it names no container. "),

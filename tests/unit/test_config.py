@@ -1,6 +1,8 @@
 """config.toml and environment: what they give, and what each mistake in them is answered with."""
 
+import json
 import os
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from failover_agent import config
-from failover_agent.config import Keys, MistakesError, Settings
+from failover_agent.config import Arbiter, ArbiterKind, Keys, MistakesError, Settings
+from failover_agent.config.keys import is_table_of_tables, table_of
 from failover_agent.core.policy import LoneStart, PartitionPolicy, Policy, Role
 from failover_agent.errors import ConfigError, ExitCode, SecretError
 
@@ -232,18 +235,15 @@ def test_the_option_wins_over_the_environment_and_the_environment_over_the_usual
             None,
             (
                 "--role: which node this is has not been said. "
-                "Add --role primary or --role backup, or set FAILOVER_AGENT_ROLE."
+                "Add --role primary or --role backup (on a witness, --role witness), "
+                "or set FAILOVER_AGENT_ROLE."
             ),
         ),
         (
             "master",
-            '--role: "master" is not a role. It is primary on one host and backup on the other.',
-        ),
-        (
-            "witness",
             (
-                "--role: a witness is not in this version yet. "
-                "The two nodes are --role primary and --role backup."
+                '--role: "master" is not a role. It is primary on one host, backup on the other, '
+                "and witness on a third, where there is one."
             ),
         ),
     ],
@@ -397,8 +397,8 @@ def test_a_broken_line_with_the_secret_in_it_is_not_shown() -> None:
         (
             {"top": "[standby]\nport = 5"},
             (
-                "config.toml: [standby] is not a table. Tables: primary, backup, security, docker, "
-                "log. Those of the nodes are [primary] and [backup]."
+                "config.toml: [standby] is not a table. Tables: primary, backup, arbiter, witness, "
+                "security, docker, log. Those of the nodes are [primary] and [backup]."
             ),
         ),
         (
@@ -407,7 +407,7 @@ def test_a_broken_line_with_the_secret_in_it_is_not_shown() -> None:
         ),
         (
             {"top": "port = 5"},
-            "config.toml: port is not a setting. It belongs in [primary] and [backup].",
+            "config.toml: port is not a setting. It belongs in [primary], [backup] or [witness].",
         ),
         (
             {"primary": "heartbeat_timeout = 5"},
@@ -428,6 +428,27 @@ def test_a_broken_line_with_the_secret_in_it_is_not_shown() -> None:
             (
                 "config.toml: [primary] zzz is not a setting. "
                 "[primary] knows port, endpoint, bind, state_dir, control_socket."
+            ),
+        ),
+        (
+            {"top": "secret_file = 5"},
+            (
+                "config.toml: secret_file is not a setting. "
+                "It belongs in [witness.clusters.NAME] or [security]."
+            ),
+        ),
+        (
+            {"top": "[witness.clusters.shop]\nsecret = 5"},
+            (
+                "config.toml: [witness.clusters.shop] secret is not a setting. "
+                "It belongs in [security]."
+            ),
+        ),
+        (
+            {"top": "[witness.clusters.shop]\nsecret_fil = 5"},
+            (
+                "config.toml: [witness.clusters.shop] secret_fil is not a setting. "
+                "Did you mean secret_file?"
             ),
         ),
         (
@@ -794,12 +815,6 @@ def test_a_contradiction_with_a_value_that_is_wrong_anyway_is_not_told() -> None
     ("line", "told"),
     [
         (
-            '[arbiter]\nkind = "witness"',
-            "[arbiter] is not in this version yet: a pair runs without ",
-        ),
-        ("[witness]\nport = 8000", "[witness] is not in this version yet: there are two nodes. "),
-        ('fence_command = "off"', "fence_command is not in this version yet: no command is run "),
-        (
             'mode = "observe"',
             'mode ("observe") is not in this version yet: an agent that runs also',
         ),
@@ -808,18 +823,12 @@ def test_a_contradiction_with_a_value_that_is_wrong_anyway_is_not_told() -> None
             "failback_delay = 5",
             "failback_delay (5.0) changes nothing in this version: there is no failback but ",
         ),
-        ("fence_timeout = 5", "fence_timeout (5.0) changes nothing in this version: there is no "),
-        (
-            "stop_budget = 2",
-            "stop_budget (2.0) changes nothing in this version: it bounds a lease, ",
-        ),
-        (
-            "kill_budget = 2",
-            "kill_budget (2.0) changes nothing in this version: it bounds a lease, ",
-        ),
+        ("fence_timeout = 5", "fence_timeout (5.0) changes nothing: there is no fence_command. "),
+        ("stop_budget = 2", "stop_budget (2.0) changes nothing: it bounds a lease, and there is "),
+        ("kill_budget = 2", "kill_budget (2.0) changes nothing: it bounds a lease, and there is "),
     ],
 )
-def test_what_this_version_does_not_have_is_refused(line: str, told: str) -> None:
+def test_what_would_change_nothing_is_refused(line: str, told: str) -> None:
     assert mistake(top=line).startswith(f"config.toml: {told}")
 
 
@@ -861,11 +870,13 @@ def test_all_mistakes_are_told_together() -> None:
 # --- the secret ----------------------------------------------------------------------------------
 
 
-def secret_file(content: bytes = b"sixteen letters!\n", mode: int = 0o600) -> str:
-    path = Path("secret")
+def secret_file(
+    content: bytes = b"sixteen letters!\n", mode: int = 0o600, name: str = "secret"
+) -> str:
+    path = Path(name)
     path.write_bytes(content)
     path.chmod(mode)
-    return 'secret_file = "secret"'
+    return f'secret_file = "{name}"'
 
 
 def test_a_secret_file_is_found_beside_the_file_and_loses_its_newline(
@@ -955,6 +966,12 @@ def test_a_secret_file_that_is_no_secret() -> None:
     )
 
 
+def test_a_secret_file_whose_name_is_none() -> None:
+    assert mistake(security='secret_file = "a\\u0000"').startswith(
+        'config.toml: [security] secret_file ("a\\u0000") has control characters in it. '
+    )
+
+
 def test_a_secret_of_the_wrong_kind_is_not_shown() -> None:
     assert mistake(security="secret = 1234567890") == (
         "config.toml: [security] secret (not shown here) must be text. "
@@ -983,6 +1000,10 @@ PLACES = st.sampled_from(
         "[docker]",
         "[log]",
         "[arbiter]",
+        "[witness]",
+        "[witness.clusters]",
+        '[witness.clusters."a/b"]',
+        "[witness.clusters.shop]",
         "[x]",
         "[primary.x]",
     ]
@@ -1041,7 +1062,7 @@ def test_whatever_the_environment_says_is_taken_or_refused(data: st.DataObject) 
     known = [key.replace(".", "__").upper() for key in keys_of(Keys)]
     names = st.sampled_from([*known, "PRIMARY", "PRIMARY__X__Y", "__", "X__", "_", "ARBITER__KIND"])
     texts = st.sampled_from(
-        ["", "x", "1", "1.5", "true", "[", "[1]", '["a"]', "{}", "a,b", "http://x:1"]
+        ["", "x", "1", "1.5", "true", "[", "[1]", '["a"]', "{}", "a,b", "http://x:1", "etcd"]
     )
     variables = data.draw(st.dictionaries(names, texts, max_size=5))
 
@@ -1056,11 +1077,12 @@ def test_whatever_the_environment_says_is_taken_or_refused(data: st.DataObject) 
 
 
 def keys_of(model: Any) -> dict[str, Any]:
-    """Every key of the model with its default, tables as "table.key"."""
+    """Every key of the model with its default, tables as "table.key", and shop for any name."""
     found: dict[str, Any] = {}
     for name, info in model.model_fields.items():
-        if hasattr(info.annotation, "model_fields"):
-            found |= {f"{name}.{key}": value for key, value in keys_of(info.annotation).items()}
+        if table := table_of(info):
+            below = f"{name}.shop" if is_table_of_tables(info) else name
+            found |= {f"{below}.{key}": value for key, value in keys_of(table).items()}
         else:
             found[name] = info.default
     return found
@@ -1079,18 +1101,34 @@ def test_the_example_is_a_configuration(monkeypatch: pytest.MonkeyPatch) -> None
 def test_the_example_names_every_key_with_its_default() -> None:
     """Uncommented, it says the same as left out."""
     text = (TOP / "config.example.toml").read_text()
-    lines = [
-        line.removeprefix("# ") if line.startswith("# ") and " = " in line.split("#")[1] else line
-        for line in text.splitlines()
-    ]
-    shown = tomllib.loads("\n".join(lines))
-    shown = {k: v for k, v in flattened(shown).items() if not k.startswith(("arbiter", "witness"))}
-    known = {k: v for k, v in keys_of(Keys).items() if k not in LATER}
+    shown = flattened(tomllib.loads(re.sub(r"(?m)^# (\w+ = .|\[)", r"\1", text)))
+    known = keys_of(Keys)
 
     assert list(shown) == list(known)
     for key, value in shown.items():
         if key not in REQUIRED_OR_COMPUTED:
-            assert value == known[key], key
+            assert as_toml(value) == as_toml(known[key]), key
+
+
+def test_the_example_with_an_arbiter_is_a_configuration_for_all_three_hosts() -> None:
+    text = (TOP / "config.example.toml").read_text()
+    secret_file(), secret_file(name="secret-of-shop")
+    for line in (
+        "[arbiter]",
+        'kind = "witness"',
+        'endpoint = "http://10.0.0.3:8000"',
+        "[witness.clusters.shop]",
+        'secret_file = "/etc/failover-agent/secret-of-shop"',
+        "fence_command = []",
+    ):
+        assert f"\n# {line} " in text
+        text = text.replace(f"\n# {line} ", f"\n{line} ")
+    path = write(text.replace("/etc/failover-agent/", ""))
+
+    for role in Role:
+        assert config.load(path, role).arbiter == Arbiter(
+            ArbiterKind.WITNESS, ("http://10.0.0.3:8000",)
+        )
 
 
 def test_the_reference_names_every_key_with_its_default() -> None:
@@ -1101,22 +1139,25 @@ def test_the_reference_names_every_key_with_its_default() -> None:
     ]
     documented = {row[0].strip("`"): row[1].strip("`") for row in rows}
     known = {
-        key.replace("primary.", "ROLE."): default
+        key.replace("primary.", "ROLE.").replace(".shop.", ".NAME."): default
         for key, default in keys_of(Keys).items()
-        if key not in LATER and not key.startswith("backup.")
+        if not key.startswith("backup.")
     }
 
     assert list(documented) == list(known)
     for key, default in documented.items():
-        if key.replace("ROLE.", "primary.") not in REQUIRED_OR_COMPUTED or key == "cluster":
+        named = key.replace("ROLE.", "primary.").replace(".NAME.", ".shop.")
+        if named not in REQUIRED_OR_COMPUTED or key == "cluster":
             assert default == as_toml(known[key]), key
 
 
-LATER = {"arbiter", "witness", "fence_command"}
 REQUIRED_OR_COMPUTED = {
     "cluster", "containers", "stop_budget", "kill_budget", "docker.host", "docker.stop_timeout",
     "primary.endpoint", "backup.endpoint", "primary.state_dir", "backup.state_dir",
     "primary.control_socket", "backup.control_socket", "security.secret_file", "security.secret",
+    "arbiter.kind", "arbiter.endpoint", "arbiter.username", "arbiter.password_file",
+    "arbiter.password", "arbiter.ca_file", "arbiter.cert_file", "arbiter.key_file",
+    "witness.clusters.shop.secret_file",
 }  # fmt: skip
 
 
@@ -1133,4 +1174,6 @@ def flattened(table: dict[str, Any], above: str = "") -> dict[str, Any]:
 def as_toml(value: object) -> str:
     if isinstance(value, bool):
         return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    if isinstance(value, list | tuple):
+        return json.dumps(value)
+    return f'"{value}"' if isinstance(value, str | Path) else str(value)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 from failover_agent.adapters.clock import Clock
 from failover_agent.adapters.docker import DockerEngine, EngineReport
@@ -27,10 +28,14 @@ CONNECT_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """What is known of it; `running`: the managed containers that run, in the order of start."""
+    """What is known of it; `running`: the managed containers that run, in the order of start.
+
+    `stop_timeouts_s`: what each container says for itself, None where it says nothing.
+    """
 
     findings: list[Finding]
     running: tuple[str, ...] = ()
+    stop_timeouts_s: Mapping[str, float | None] = field(default_factory=dict)
 
 
 async def look(settings: Settings) -> Engine:
@@ -47,17 +52,26 @@ async def look(settings: Settings) -> Engine:
     )
     try:
         report = await engine.probe()
-        gone_when_stopped = await _gone_when_stopped(settings.docker_host, names)
+        inspected = await _inspect(settings.docker_host, names)
     except EngineError as error:
         fix = _fix_of(settings.docker_host) or error.todo
         return Engine([Finding(Level.ERROR, "engine", f"{error.where}: {error.what}", fix)])
     finally:
         await engine.close()
+    gone_when_stopped = frozenset(
+        name for name, seen in inspected.items() if (seen.get("HostConfig") or {}).get("AutoRemove")
+    )
     findings = [
         *of_engine(report, settings.docker_host),
         *of_containers(report, settings, gone_when_stopped),
     ]
-    return Engine(findings, tuple(seen.name for seen in report.containers if seen.alive))
+    return Engine(
+        findings,
+        running=tuple(seen.name for seen in report.containers if seen.alive),
+        stop_timeouts_s={
+            name: (seen.get("Config") or {}).get("StopTimeout") for name, seen in inspected.items()
+        },
+    )
 
 
 def _fix_of(host: str) -> str:
@@ -75,19 +89,16 @@ def _fix_of(host: str) -> str:
     return ""
 
 
-async def _gone_when_stopped(host: str, names: tuple[str, ...]) -> frozenset[str]:
-    """The containers that were made with --rm."""
+async def _inspect(host: str, names: tuple[str, ...]) -> Mapping[str, Mapping[str, Any]]:
+    """What an agent does not ask for: was it made with --rm, how long may it take to stop?"""
     client = EngineClient(host)
     try:
         ids = await client.ids(names, ENGINE_S)
-        found = {name: await client.inspect(ids[name], ENGINE_S) for name in ids}
+        return {name: await client.inspect(ids[name], ENGINE_S) for name in ids}
     except (EngineUnreachableError, EngineRefusedError) as error:
         raise EngineError(engine=host, what=str(error)) from error
     finally:
         await client.close()
-    return frozenset(
-        name for name, seen in found.items() if (seen.get("HostConfig") or {}).get("AutoRemove")
-    )
 
 
 def of_engine(report: EngineReport, host: str) -> Iterator[Finding]:

@@ -12,7 +12,9 @@ from pathlib import Path
 
 from failover_agent.adapters.record import NAME, Record, read_host, read_record
 from failover_agent.checks.finding import Finding, Level, Status
+from failover_agent.checks.measure import existing
 from failover_agent.config import Settings
+from failover_agent.core.policy import Role
 from failover_agent.errors import (
     FailoverAgentError,
     ForeignRecordError,
@@ -29,7 +31,7 @@ def find(settings: Settings, status: Status | None) -> Iterator[Finding]:
 
 
 def of_state_dir(settings: Settings) -> Iterator[Finding]:
-    """Where record and journal are kept."""
+    """Where record and journal are kept; a witness has a record for each pair."""
     state_dir = settings.node.state_dir
     problem = _why_not_writable(state_dir)
     if problem:
@@ -39,11 +41,18 @@ def of_state_dir(settings: Settings) -> Iterator[Finding]:
             f"{state_dir} cannot be written to ({problem})",
             f"Run as root; or [{settings.role}] state_dir names another folder on a local disk",
         )
-        return
+    elif settings.role is Role.WITNESS:
+        for name, _ in settings.clusters:
+            yield _of_record(settings, name, state_dir / name)
+    else:
+        yield _of_record(settings, settings.keys.cluster, state_dir)
+
+
+def _of_record(settings: Settings, cluster: str, folder: Path) -> Finding:
     try:
-        record = read_record(state_dir)
+        record = read_record(folder)
     except UnreadableRecordError as error:
-        yield Finding(
+        return Finding(
             Level.WARNING,
             "record",
             f"{error.where}: {error.what}; an agent sets it aside and first waits for "
@@ -51,36 +60,32 @@ def of_state_dir(settings: Settings) -> Iterator[Finding]:
             error.todo,
         )
     except FailoverAgentError as error:
-        yield Finding(Level.ERROR, "record", f"{error.where}: {error.what}", error.todo)
-    else:
-        yield _of_record(settings, state_dir, record)
-
-
-def _of_record(settings: Settings, state_dir: Path, record: Record | None) -> Finding:
+        return Finding(Level.ERROR, "record", f"{error.where}: {error.what}", error.todo)
     if record is None:
-        return Finding(Level.OK, "record", f"{state_dir}: there is none yet, this node is new")
-    cluster, role, machine = settings.keys.cluster, settings.role, read_host().machine
-    foreign = None
+        new = "pair" if settings.role is Role.WITNESS else "node"
+        return Finding(Level.OK, "record", f"{folder}: there is none yet, this {new} is new")
+    foreign = _why_foreign(record, cluster, settings.role, folder / NAME)
+    if foreign is not None:
+        return Finding(Level.ERROR, "record", f"{foreign.where}: {foreign.what}", foreign.todo)
+    return Finding(Level.OK, "record", f"{folder}: term {record.durable.term}, writable")
+
+
+def _why_foreign(record: Record, cluster: str, role: Role, path: Path) -> ForeignRecordError | None:
+    machine = read_host().machine
     if (record.cluster, record.role) != (cluster, role):
-        foreign = ForeignRecordError(
-            path=state_dir / NAME,
+        return ForeignRecordError(
+            path=path,
             its=f"the {record.role} of cluster {record.cluster!r}",
             ours=f"the {role} of cluster {cluster!r}",
         )
-    elif machine and record.host.machine and record.host.machine != machine:
-        foreign = ForeignRecordError(
-            path=state_dir / NAME, its="another machine", ours="not that one"
-        )
-    if foreign is not None:
-        return Finding(Level.ERROR, "record", f"{foreign.where}: {foreign.what}", foreign.todo)
-    return Finding(Level.OK, "record", f"{state_dir}: term {record.durable.term}, writable")
+    if machine and record.host.machine and record.host.machine != machine:
+        return ForeignRecordError(path=path, its="another machine", ours="not that one")
+    return None
 
 
 def _why_not_writable(directory: Path) -> str:
     """Could a file be made in `directory`, or `directory` itself? "" if so."""
-    above = directory
-    while not above.exists() and not above.is_symlink():
-        above = above.parent
+    above = existing(directory)
     try:
         with tempfile.NamedTemporaryFile(dir=above, prefix=".check-"):
             return ""

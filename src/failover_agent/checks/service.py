@@ -13,6 +13,7 @@ from failover_agent.core.state import Phase
 from failover_agent.errors import FailoverAgentError
 
 START = "systemctl start failover-agent"
+START_WITNESS = "systemctl start failover-agent-witness"
 
 _LEADING = frozenset({Phase.PROMOTING, Phase.ACTIVE, Phase.DEMOTING, Phase.FAILED})
 
@@ -30,25 +31,33 @@ def find(
     if is_new:
         yield Finding(Level.HINT, "agent", "none runs on this host yet")
     else:
+        is_witness = settings.role is Role.WITNESS
+        lost = "the third vote is missing" if is_witness else "nobody looks after it"
         yield Finding(
             Level.WARNING,
             "agent",
-            "none answers on this host, where one has run before: nobody looks after it",
-            START,
+            f"none answers on this host, where one has run before: {lost}",
+            START_WITNESS if is_witness else START,
         )
 
 
 def of_agent(status: Status) -> Iterator[Finding]:
-    """What the running agent says of itself."""
-    yield Finding(Level.OK, "agent", f"it runs (version {status['version']}, {status['phase']})")
+    """What the running agent, or witness, says of itself."""
+    clusters = status.get("clusters")
+    does = status["phase"]
+    if clusters is not None:
+        does = f"the witness of {len(clusters)} cluster{'s' if len(clusters) != 1 else ''}"
+    yield Finding(Level.OK, "agent", f"it runs (version {status['version']}, {does})")
     for alarm in status["alarms"]:
         yield Finding(Level.WARNING, "alarm", f"{alarm['code']}: {alarm['sentence']}")
 
 
 def _is_new(settings: Settings) -> bool:
     """Has no agent run here? A record that cannot be read is one all the same."""
+    state_dir = settings.node.state_dir
+    folders = [state_dir / name for name, _ in settings.clusters] or [state_dir]
     try:
-        return read_record(settings.node.state_dir) is None
+        return all(read_record(folder) is None for folder in folders)
     except FailoverAgentError:
         return False
 

@@ -1,47 +1,76 @@
-"""What the configuration costs, and the bounds that its timings give."""
+"""What the configuration means, and what it costs."""
 
 from __future__ import annotations
 
+import os
 import shlex
 import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from failover_agent.adapters.fence import why_not_runnable
 from failover_agent.checks.finding import Finding, Level
-from failover_agent.config import Settings
+from failover_agent.config import Arbiter, ArbiterKind, Fence, Settings
 from failover_agent.core.policy import PartitionPolicy, Role
-
-SHORT_TIMEOUT_S = 2.0
 
 
 def find(settings: Settings) -> Iterator[Finding]:
     """Everything that can be said without looking at the world."""
-    yield from of_settings(settings)
-    yield from of_timing(settings)
+    if settings.role is Role.WITNESS:
+        yield from _of_witness(settings)
+    else:
+        yield from _of_node(settings)
 
 
-def of_settings(settings: Settings) -> Iterator[Finding]:
-    """What can be meant, and may still not be what one wants."""
-    keys, node = settings.keys, settings.node
+def _of_witness(settings: Settings) -> Iterator[Finding]:
+    names = ", ".join(name for name, _ in settings.clusters)
     yield Finding(
         Level.OK,
         "configuration",
-        f"{settings.path} can be used: this is the {settings.role} of cluster {keys.cluster}",
+        f"{settings.path} can be used: this is the witness of {names}",
     )
-    if settings.secret is None:
+    secrets = [secret for _, secret in settings.clusters]
+    yield from _of_secret(settings, is_signed=None not in secrets)
+
+
+def _of_node(settings: Settings) -> Iterator[Finding]:
+    """What can be meant, and may still not be what one wants."""
+    yield Finding(
+        Level.OK,
+        "configuration",
+        f"{settings.path} can be used: this is the {settings.role} of cluster "
+        f"{settings.keys.cluster}",
+    )
+    yield from _of_secret(settings, is_signed=settings.secret is not None)
+    yield from _of_ports(settings)
+    if settings.arbiter is None:
+        yield _of_partition(settings)
+    else:
+        yield from _of_arbiter(settings, settings.arbiter)
+    if settings.fence is not None:
+        yield _of_fence(settings.fence)
+
+
+def _of_secret(settings: Settings, *, is_signed: bool) -> Iterator[Finding]:
+    keys = settings.keys
+    may_hold = (keys.security.secret, keys.arbiter.password)
+    if not is_signed:
         yield Finding(
             Level.WARNING,
             "secret",
             "there is none: whoever reaches the port can move the service",
             '[security] secret_file = "/etc/failover-agent/secret"',
         )
-    elif keys.security.secret is not None and _is_open_to_others(settings.path):
+    if any(secret is not None for secret in may_hold) and _is_open_to_others(settings.path):
         yield Finding(
             Level.WARNING,
             "secret",
             f"{settings.path} may hold it and can be read by other users",
             f"chmod 600 {shlex.quote(str(settings.path))}",
         )
+
+
+def _of_ports(settings: Settings) -> Iterator[Finding]:
     for role in (Role.PRIMARY, Role.BACKUP):
         listens = settings.configuration.node(role)
         other = settings.configuration.node(listens.peer)
@@ -52,20 +81,73 @@ def of_settings(settings: Settings) -> Iterator[Finding]:
                 f"the {role} listens on {listens.port}, and the {other.role} calls "
                 f"{other.endpoint}: that needs a forwarded port",
             )
-    if keys.partition_policy is PartitionPolicy.AVAILABILITY:
+    arbiter, witness = settings.arbiter, settings.configuration.node(Role.WITNESS)
+    if arbiter is None or arbiter.kind is not ArbiterKind.WITNESS:
+        return
+    if not arbiter.endpoints[0].endswith(f":{witness.port}"):
         yield Finding(
+            Level.HINT,
+            "ports",
+            f"the witness listens on {witness.port} ([witness] port), and the nodes call "
+            f"{arbiter.endpoints[0]}: that needs a forwarded port",
+        )
+
+
+def _of_partition(settings: Settings) -> Finding:
+    """What a cut wire costs a plain pair."""
+    if settings.fence is not None:
+        return Finding(
+            Level.OK,
+            "partition",
+            "a silent peer is fenced before anything starts here: fence_command has to reach it "
+            "while the wire between the nodes is cut",
+        )
+    if settings.keys.partition_policy is PartitionPolicy.AVAILABILITY:
+        return Finding(
             Level.HINT,
             "partition",
             "availability: while the wire between the nodes is cut both run the containers; at the "
             "first contact the one with the lower term stops",
         )
-    else:
+    return Finding(
+        Level.HINT,
+        "partition",
+        "consistency: when a host dies, nothing takes over until an operator says `failover-"
+        f"agent takeover --peer-is-off` on the other one, here the {settings.node.peer}",
+    )
+
+
+def _of_arbiter(settings: Settings, arbiter: Arbiter) -> Iterator[Finding]:
+    yield Finding(
+        Level.OK,
+        "lease",
+        f"two of three votes decide, and the third is the {arbiter.kind} at "
+        f"{', '.join(arbiter.endpoints)}: a cut wire never makes both run",
+    )
+    if settings.keys.partition_policy is not PartitionPolicy.AVAILABILITY:
         yield Finding(
             Level.HINT,
             "partition",
-            f"consistency: when a host dies, nothing takes over until an operator says `failover-"
-            f"agent takeover --peer-is-off` on the other one, here the {node.peer}",
+            "partition_policy changes nothing here: it is for a pair without an arbiter",
         )
+
+
+def _of_fence(fence: Fence) -> Finding:
+    """It is not tried: that would switch the peer off."""
+    problem = why_not_runnable(fence.command, os.environ)
+    if problem:
+        return Finding(
+            Level.ERROR,
+            "fence_command",
+            f"{problem.removeprefix('fence_command: ')}: no takeover would ever go on",
+            'fence_command = ["/the/whole/path", "ARGUMENT"], executable for the agent',
+        )
+    return Finding(
+        Level.OK,
+        "fence_command",
+        f"{fence.command[0]} can be run, before a takeover and for {fence.timeout_s:g} s at most; "
+        "it was not tried",
+    )
 
 
 def _is_open_to_others(path: Path) -> bool:
@@ -73,37 +155,3 @@ def _is_open_to_others(path: Path) -> bool:
         return bool(stat.S_IMODE(path.stat().st_mode) & 0o077)
     except OSError:
         return False
-
-
-def of_timing(settings: Settings) -> Iterator[Finding]:
-    """The bounds that these timings give, in closed form (design, section 4, without a lease)."""
-    policy = settings.policy()
-    silence_s = policy.promise_length_s
-    lone_s = max(policy.startup_grace_period_s, silence_s)
-    if policy.partition_policy is PartitionPolicy.AVAILABILITY:
-        yield Finding(
-            Level.OK,
-            "host dies",
-            f"the other node begins to start the containers {silence_s:.4g} s after the last "
-            f"message it heard (heartbeat_timeout {policy.heartbeat_timeout_s:g} s x "
-            f"{1 + policy.clock_drift:g}), plus a late timer and one write to its disk",
-        )
-    yield Finding(
-        Level.OK,
-        "container dies",
-        f"it has {policy.restart_grace_period_s:g} s to come back (restart_grace_period); then the "
-        "others are stopped and all are started on the other node",
-    )
-    yield Finding(
-        Level.OK,
-        "boots alone",
-        f"a node that does not hear the other one starts after {lone_s:.4g} s at the earliest",
-    )
-    if policy.heartbeat_timeout_s < SHORT_TIMEOUT_S:
-        yield Finding(
-            Level.WARNING,
-            "heartbeat_timeout",
-            f"{policy.heartbeat_timeout_s:g} s is short: a host that is busy for so long counts as "
-            "dead",
-            f"heartbeat_timeout = {SHORT_TIMEOUT_S:g}",
-        )

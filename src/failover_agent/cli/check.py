@@ -13,7 +13,7 @@ from failover_agent.cli.output import Paint
 from failover_agent.errors import ExitCode, FailoverAgentError
 
 if TYPE_CHECKING:
-    from failover_agent.checks import Finding
+    from failover_agent.checks import Bounds, Finding
 
 _STYLES = {"ok": ("green",), "hint": (), "warning": ("yellow",), "error": ("red", "bold")}
 _INDENT = " " * 9
@@ -28,10 +28,12 @@ def main(arguments: argparse.Namespace) -> int:
         status = control.ask((control.Place(settings.node.control_socket),), "/v1/status")
     except FailoverAgentError:
         status = None
-    findings = asyncio.run(checks.find_all(settings, status))
-    code = checks.exit_code(findings)
-    output.say(render(findings, output.paint()))
-    output.say(summary(findings, code))
+    report = asyncio.run(checks.find_all(settings, status))
+    code = checks.exit_code(report.findings)
+    output.say(render(report.findings, output.paint()))
+    if report.bounds is not None:
+        output.say(render_bounds(report.bounds))
+    output.say(summary(report.findings, code))
     return code
 
 
@@ -45,6 +47,11 @@ def render(findings: Sequence[Finding], paint: Paint) -> str:
         if finding.fix:
             lines.append(f"{_INDENT}-> {output.printable(finding.fix)}")
     return "\n".join(lines)
+
+
+def render_bounds(bounds: Bounds) -> str:
+    """A small table for a tired person."""
+    return "\n".join(["", output.paragraph(bounds.title), *output.columns(bounds.rows)])
 
 
 def summary(findings: Sequence[Finding], code: ExitCode) -> str:

@@ -1,4 +1,4 @@
-"""`failover-agent init`: one configuration and one secret, the same for both hosts."""
+"""`failover-agent init`: one configuration and one secret, the same for all hosts."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PORT = 8000
 USUAL_DIR = Path("/etc/failover-agent")
 
 TEMPLATE = """\
-# failover-agent: the same file on both hosts; --role picks the table of the host.
+# failover-agent: the same file on {hosts}; --role picks the table of the host.
 # Every other setting, with its default: config.example.toml.
 
 cluster = {cluster}
@@ -30,9 +30,18 @@ endpoint = {to_backup}  # the OTHER agent: the backup
 [backup]  # {backup}
 port = {port}
 endpoint = {to_primary}  # the OTHER agent: the primary
-
+{third_vote}
 [security]
-secret_file = "secret"  # beside this file; the same on both hosts, for nobody else to read
+secret_file = "secret"  # beside this file; the same on {hosts}, for nobody else to read
+"""
+
+THIRD_VOTE = """
+[arbiter]  # the third vote: with it, never two, not even when the wire between the nodes is cut
+kind = "witness"
+endpoint = {to_witness}
+
+[witness]  # {witness}
+port = {port}
 """
 
 
@@ -80,28 +89,13 @@ def _configuration(arguments: argparse.Namespace) -> str:
     """The file. Raises ConfigError for an argument that cannot be meant."""
     from failover_agent.config import values
 
-    if arguments.witness is not None:
-        raise ConfigError(
-            where="--witness",
-            what="a witness is not in this version yet",
-            todo="Leave it out: the pair runs without a third voter.",
-        )
     primary = _checked("--primary", arguments.primary, values.check_host)
     backup = _checked("--backup", arguments.backup, values.check_host)
     cluster = _checked("--cluster", arguments.cluster, values.check_cluster)
-    if primary.lower() == backup.lower():
-        raise ConfigError(
-            where="--backup",
-            what=f"it is the same host as --primary ({primary})",
-            todo="A pair needs two hosts.",
-        )
-    for option, host in (("--primary", primary), ("--backup", backup)):
-        if values.is_loopback(host):
-            raise ConfigError(
-                where=option,
-                what=f"{host} is every host's own address, so a node would call itself",
-                todo="Write the address at which the other host reaches this one.",
-            )
+    witness = None
+    if arguments.witness is not None:
+        witness = _checked("--witness", arguments.witness, values.check_host)
+    _check_hosts(primary, backup, witness)
     names = [name.strip() for name in arguments.containers.split(",") if name.strip()]
     for name in names:
         _checked("--containers", name, values.check_container)
@@ -111,15 +105,57 @@ def _configuration(arguments: argparse.Namespace) -> str:
             what="it names a container twice" if names else "it names no container",
             todo="Write each once, in the order of their start: --containers db,web",
         )
+    third_vote = ""
+    if witness is not None:
+        third_vote = THIRD_VOTE.format(witness=witness, to_witness=_endpoint(witness), port=PORT)
     return TEMPLATE.format(
+        hosts=_hosts(arguments),
         cluster=json.dumps(cluster),
         containers=json.dumps(names),
         primary=primary,
         backup=backup,
         port=PORT,
-        to_backup=json.dumps(f"http://{values.Address(backup, PORT)}"),
-        to_primary=json.dumps(f"http://{values.Address(primary, PORT)}"),
+        to_backup=_endpoint(backup),
+        to_primary=_endpoint(primary),
+        third_vote=third_vote,
     )
+
+
+def _endpoint(host: str) -> str:
+    from failover_agent.config import values
+
+    return json.dumps(f"http://{values.Address(host, PORT)}")
+
+
+def _hosts(arguments: argparse.Namespace) -> str:
+    return "both hosts" if arguments.witness is None else "all three hosts"
+
+
+def _check_hosts(primary: str, backup: str, witness: str | None) -> None:
+    """Raises ConfigError unless they can be three."""
+    from failover_agent.config import values
+
+    options = {"--primary": primary, "--backup": backup}
+    if witness is not None:
+        options["--witness"] = witness
+    seen: dict[str, str] = {}
+    for option, host in options.items():
+        if values.is_loopback(host):
+            raise ConfigError(
+                where=option,
+                what=f"{host} is every host's own address, so a node would call itself",
+                todo="Write the address at which the other hosts reach this one.",
+            )
+        if host.lower() in seen:
+            wants = "A pair needs two hosts."
+            if option == "--witness":
+                wants = "The third vote must not die with a node: a witness needs a third host."
+            raise ConfigError(
+                where=option,
+                what=f"it is the same host as {seen[host.lower()]} ({host})",
+                todo=wants,
+            )
+        seen[host.lower()] = option
 
 
 def _checked(option: str, text: str, check: Callable[[str], str]) -> str:
@@ -133,40 +169,74 @@ def _checked(option: str, text: str, check: Callable[[str], str]) -> str:
 
 def _next_steps(arguments: argparse.Namespace, config_file: Path, secret_file: Path) -> str:
     config_file, secret_file = config_file.absolute(), secret_file.absolute()
-    directory = config_file.parent
-    host = f"[{arguments.backup}]" if ":" in arguments.backup else arguments.backup
-    place = shlex.quote(f"{directory}/")
+    place = shlex.quote(f"{config_file.parent}/")
+    files = f"{shlex.quote(str(config_file))} {shlex.quote(str(secret_file))}"
+    others = [arguments.backup] + ([arguments.witness] if arguments.witness else [])
+    copies = "\n".join(
+        f"     ssh root@{host} mkdir -p {place}\n     scp -p {files} root@{_for_scp(host)}:{place}"
+        for host in others
+    )
+    to_others = "the other host" if len(others) == 1 else "each of the other two hosts"
+    nodes = "both hosts" if len(others) == 1 else "primary and backup"
     return f"""\
-Written, the same for both hosts:
+Written, the same for {_hosts(arguments)}:
   {config_file}
   {secret_file}  (mode 0600)
 
 Next:
-  1. Copy both files to the other host, with their modes. From the primary:
-     ssh root@{arguments.backup} mkdir -p {place}
-     scp -p {shlex.quote(str(config_file))} {shlex.quote(str(secret_file))} root@{host}:{place}
-  2. Create the containers on both hosts. Those that run on the primary already
-     go on running.
+  1. Copy both files, with their modes, to {to_others}.
+     From the primary:
+{copies}
+  2. Create the containers on {nodes}. Those that run on the
+     primary already go on running.
 {_start(arguments, config_file)}"""
+
+
+def _for_scp(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
 
 
 def _start(arguments: argparse.Namespace, config_file: Path) -> str:
     """How to go on: with systemd where its unit looks for the file, else by hand."""
     if config_file.parent == USUAL_DIR:
-        return """\
-  3. On each host say which it is (primary, or backup), check, and start:
+        return _start_with_systemd(arguments)
+    where = f"--config {shlex.quote(str(config_file))}"
+    by_hand = [
+        f"""\
+     On {host}, the {role}:
+     failover-agent check --role {role} {where}
+     failover-agent run --role {role} {where}"""
+        for role, host in _by_role(arguments)
+    ]
+    return "\n".join(
+        [
+            "  3. Check and start, in this order:",
+            *by_hand,
+            f"     (The systemd units read {USUAL_DIR}/config.toml, and not this file.)",
+            f"  4. See who is active: failover-agent status {where}",
+        ]
+    )
+
+
+def _by_role(arguments: argparse.Namespace) -> list[tuple[str, str]]:
+    """The witness first: with its answer the primary need not wait."""
+    nodes = [("primary", arguments.primary), ("backup", arguments.backup)]
+    return [("witness", arguments.witness), *nodes] if arguments.witness else nodes
+
+
+def _start_with_systemd(arguments: argparse.Namespace) -> str:
+    witness = f"""\
+  3. On {arguments.witness}, the witness, which needs no Docker:
+     failover-agent check --role witness
+     systemctl enable --now failover-agent-witness    # in deploy/systemd/ too
+"""
+    first = 4 if arguments.witness else 3
+    on_each = "On primary and backup" if arguments.witness else "On each host"
+    return f"""\
+{witness if arguments.witness else ""}\
+  {first}. {on_each} say which it is, check, and start (here the primary):
      echo FAILOVER_AGENT_ROLE=primary > /etc/failover-agent/environment
      failover-agent check --role primary
      systemctl enable --now failover-agent    # its unit is in deploy/systemd/
      Until both agents run, check warns of a peer that does not answer.
-  4. See who is active: failover-agent status"""
-    where = f"--config {shlex.quote(str(config_file))}"
-    return f"""\
-  3. On {arguments.primary}, the primary, check and start:
-     failover-agent check --role primary {where}
-     failover-agent run --role primary {where}
-     On {arguments.backup}, the backup:
-     failover-agent check --role backup {where}
-     failover-agent run --role backup {where}
-     (The systemd unit reads {USUAL_DIR}/config.toml, and not this file.)
-  4. See who is active: failover-agent status {where}"""
+  {first + 1}. See who is active: failover-agent status"""

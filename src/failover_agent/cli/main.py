@@ -18,6 +18,7 @@ exit codes: 0 fine, 1 failed, 2 usage or configuration, 3 degraded, 4 no agent a
 INTERRUPTED = 130
 MOST_HISTORY = 1000
 """So many transitions an agent remembers."""
+MOST_SECONDS = 604800
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -68,6 +69,10 @@ def _command(name: str) -> Callable[[argparse.Namespace], int]:
             from failover_agent.cli import resume
 
             return resume.main
+        case "verify":
+            from failover_agent.cli import verify
+
+            return verify.main
         case _:
             from failover_agent.cli import version
 
@@ -88,7 +93,7 @@ def _parser() -> argparse.ArgumentParser:
     run = commands.add_parser("run", help="be the agent of this host")
     _add_config(run)
 
-    init = commands.add_parser("init", help="write one configuration and one secret for both hosts")
+    init = commands.add_parser("init", help="write one configuration and one secret for all hosts")
     init.add_argument(
         "--primary", required=True, metavar="HOST", help="host name or address of the primary"
     )
@@ -109,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="DIR",
         help="where the files go (default: %(default)s)",
     )
-    init.add_argument("--witness", metavar="HOST", help="not in this version yet")
+    init.add_argument("--witness", metavar="HOST", help="host of a witness: the third vote")
 
     check = commands.add_parser(
         "check", help="look for whatever would keep the pair from failing over"
@@ -144,6 +149,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_agent(resume)
 
+    verify = commands.add_parser(
+        "verify", help="explore what can happen to this pair, with your timings"
+    )
+    _add_config(verify)
+    verify.add_argument(
+        "--faults",
+        type=_count,
+        default=2,
+        metavar="N",
+        help="at most N faults in one history (default: %(default)s)",
+    )
+    verify.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=90.0,
+        metavar="S",
+        help="stop after S seconds and say what was covered; 0: never (default: %(default)g)",
+    )
+    verify.add_argument(
+        "--story", action="store_true", help="tell the longest takeover, outage and overlap too"
+    )
+
     commands.add_parser("version", help="print the version")
     return parser
 
@@ -151,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
 def _add_config(parser: argparse.ArgumentParser, *, help_too: bool = True) -> None:
     """Before the command or behind it: where it is not given it must not undo the other place."""
     of_config = "else $FAILOVER_AGENT_CONFIG, else /etc/failover-agent/config.toml"
-    of_role = "primary or backup; else $FAILOVER_AGENT_ROLE"
+    of_role = "primary, backup or witness; else $FAILOVER_AGENT_ROLE"
     parser.add_argument(
         "--config",
         type=Path,
@@ -179,6 +206,16 @@ def _count(text: str) -> int:
     if not 1 <= number <= MOST_HISTORY:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1 to {MOST_HISTORY}")
     return number
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = -1.0
+    if not 0 <= seconds <= MOST_SECONDS:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0 to {MOST_SECONDS}")
+    return seconds
 
 
 if __name__ == "__main__":

@@ -8,54 +8,55 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, get_args, get_origin
+from typing import Any, get_args, get_origin
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
-from pydantic_settings import (
-    BaseSettings,
-    EnvSettingsSource,
-    PydanticBaseSettingsSource,
-    SettingsConfigDict,
-)
+from pydantic_settings import EnvSettingsSource
 
+from failover_agent.config import keys as known
 from failover_agent.config import values
 from failover_agent.config.contradictions import find_contradictions
-from failover_agent.config.files import parse, read_secret
+from failover_agent.config.files import check_tls, parse, read_password, read_secret
+from failover_agent.config.keys import PREFIX, Keys
 from failover_agent.config.mistakes import Source, explain, find_unknown
-from failover_agent.config.settings import MEMBERS, Configuration, Node, Settings
-from failover_agent.config.values import Unfit, shown
-from failover_agent.core.messages import LONGEST_LEASE_S
-from failover_agent.core.policy import (
-    LoneStart,
-    OnEngineLost,
-    OnStop,
-    PartitionPolicy,
-    RestartPolicyMode,
-    Role,
+from failover_agent.config.settings import (
+    MEMBERS,
+    Arbiter,
+    Configuration,
+    Fence,
+    Node,
+    Settings,
+    WitnessNode,
 )
-from failover_agent.errors import ConfigError, SecretError
+from failover_agent.config.values import ArbiterKind, Unfit, shown
+from failover_agent.core.policy import Role
+from failover_agent.errors import ConfigError
 
 USUAL_PATH = Path("/etc/failover-agent/config.toml")
-PREFIX = "FAILOVER_AGENT_"
-
-SHORTEST_TIMEOUT_S = 1.0
-SHORTEST_INTERVAL_S = 0.1
 
 __all__ = [
+    "Arbiter",
+    "ArbiterKind",
     "Configuration",
+    "Fence",
     "Keys",
     "MistakesError",
     "Node",
     "Settings",
+    "WitnessNode",
     "choose_path",
     "choose_role",
     "load",
     "read",
 ]
 
-_NOT_SETTINGS = frozenset({f"{PREFIX}CONFIG", f"{PREFIX}ROLE"})
+_NOT_SETTINGS = frozenset(
+    PREFIX + name for name in "CONFIG ROLE LIFELINE PEER PEER_HOST TERM REASON".split()
+)
+"""Where the rest stands, the guard's line to the agent, and what a fence command is told."""
 
 
 class MistakesError(ConfigError):
@@ -69,176 +70,38 @@ class MistakesError(ConfigError):
         return "\n".join(str(mistake) for mistake in self.mistakes)
 
 
-# --- the keys -------------------------------------------------------------------------------------
-
-
-def _one_or_more(value: object) -> object:
-    return (value,) if isinstance(value, str) else value
-
-
-def _check_endpoint(text: str) -> str:
-    return f"http://{values.parse_endpoint(text)}"
-
-
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Grace = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
-Port = Annotated[int, Field(ge=1, le=65535)]
-Container = Annotated[str, AfterValidator(values.check_container)]
-Endpoint = Annotated[str, AfterValidator(_check_endpoint)]
-AbsolutePath = Annotated[Path, Field(strict=False), AfterValidator(values.check_path)]
-SocketPath = Annotated[Path, Field(strict=False), AfterValidator(values.check_socket_path)]
-Later = dict[str, Any]
-"""A table of a later version: its keys are known, its contents are not looked at."""
-
-
-class _Table(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True, extra="forbid")
-
-
-class NodeKeys(_Table):
-    """[primary] and [backup]: what a node has for itself."""
-
-    port: Port = 8000
-    endpoint: Annotated[
-        tuple[Endpoint, ...], Field(strict=False), BeforeValidator(_one_or_more)
-    ] = ()
-    bind: Annotated[str, AfterValidator(values.check_host)] = "0.0.0.0"  # noqa: S104 - the peer is elsewhere
-    state_dir: AbsolutePath | None = None
-    control_socket: SocketPath | None = None
-
-
-class SecurityKeys(_Table):
-    """[security]"""
-
-    secret_file: Annotated[Path, Field(strict=False)] | None = None
-    secret: Annotated[str | None, Field(repr=False)] = None
-    allow_unauthenticated: bool = False
-    read_access: Literal["open", "secret", "local"] = "open"
-
-
-class DockerKeys(_Table):
-    """[docker]"""
-
-    host: Annotated[str, AfterValidator(values.check_docker_host)] | None = None
-    stop_timeout: Count | None = None
-    start_timeout: Seconds = 60.0
-
-
-class LogKeys(_Table):
-    """[log]"""
-
-    format: Literal["text", "json"] = "text"
-    level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class Keys(BaseSettings):
-    """Every key of config.toml, under the name it has there. What is required is empty here."""
-
-    model_config = SettingsConfigDict(
-        strict=True, frozen=True, extra="forbid", env_prefix=PREFIX, env_nested_delimiter="__"
-    )
-
-    cluster: Annotated[str, AfterValidator(values.check_cluster)] = "default"
-    containers: Annotated[tuple[Container, ...], Field(strict=False)] = ()
-
-    heartbeat_interval: Annotated[float, Field(ge=SHORTEST_INTERVAL_S, allow_inf_nan=False)] = 1.0
-    check_heartbeat_interval: Seconds = 1.0
-    heartbeat_timeout: Annotated[
-        float, Field(ge=SHORTEST_TIMEOUT_S, le=LONGEST_LEASE_S, allow_inf_nan=False)
-    ] = 10.0
-    startup_grace_period: Grace = 20.0
-    restart_grace_period: Grace = 30.0
-    stop_budget: Seconds | None = None
-    kill_budget: Seconds | None = None
-
-    partition_policy: Annotated[PartitionPolicy, Field(strict=False)] = PartitionPolicy.AVAILABILITY
-    lone_start: Annotated[LoneStart, Field(strict=False)] = LoneStart.WAIT
-    on_stop: Annotated[OnStop, Field(strict=False)] = OnStop.HANDOVER
-    on_engine_lost: Annotated[OnEngineLost, Field(strict=False)] = OnEngineLost.STAY
-    restart_attempts: Count = 3
-    restart_policy: Annotated[RestartPolicyMode, Field(strict=False)] = RestartPolicyMode.MANAGE
-    max_failovers: Annotated[int, Field(ge=1)] = 3
-    failover_window: Seconds = 3600.0
-    failback: str = "manual"
-    failback_delay: Seconds = 300.0
-    fence_command: Any = None
-    fence_timeout: Seconds = 30.0
-    mode: Literal["act", "observe"] = "act"
-
-    primary: NodeKeys = NodeKeys()
-    backup: NodeKeys = NodeKeys()
-    security: SecurityKeys = SecurityKeys()
-    docker: DockerKeys = DockerKeys()
-    log: LogKeys = LogKeys()
-    arbiter: Later | None = None
-    witness: Later | None = None
-
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],  # noqa: ARG003 - the signature is pydantic's
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """File and environment come in merged, so that each mistake keeps its place."""
-        return (init_settings,)
-
-    def table(self, role: Role) -> NodeKeys:
-        """The table of `role`."""
-        return self.primary if role is Role.PRIMARY else self.backup
-
-    @property
-    def stop_budget_s(self) -> float:
-        """How long before the end of a lease its holder begins to stop."""
-        return self.stop_budget or self.usual_stop_budget_s
-
-    @property
-    def kill_budget_s(self) -> float:
-        """How long before the end of a lease its holder kills what still runs."""
-        return self.kill_budget or self.usual_kill_budget_s
-
-    @property
-    def usual_stop_budget_s(self) -> float:
-        """The default of `stop_budget`."""
-        return max(0.5, self.heartbeat_timeout / 4)
-
-    @property
-    def usual_kill_budget_s(self) -> float:
-        """The default of `kill_budget`."""
-        return max(0.25, self.heartbeat_timeout / 10)
-
-
 # --- reading --------------------------------------------------------------------------------------
 
 
 def load(config: Path | None = None, role: str | None = None) -> Settings:
-    """The settings of one node. `config` and `role` come from the command line.
+    """The settings of one node, or of the witness. `config` and `role` come from the command line.
 
     Raises MistakesError with everything that is wrong.
     """
     mistakes: list[ConfigError] = []
-    chosen, secret = Role.PRIMARY, None
+    chosen = None
     try:
         chosen = choose_role(role)
     except ConfigError as error:
         mistakes.append(error)
-    configuration = _examine(choose_path(config), mistakes)
-    try:
-        secret = _secret(configuration)
-    except SecretError as error:
-        mistakes.append(error)
+    configuration = _examine(choose_path(config), chosen, mistakes)
+    if chosen is Role.WITNESS and not configuration.keys.has_witness:
+        mistakes.append(_no_witness(configuration))
+    settings = Settings(role=chosen or Role.PRIMARY, configuration=configuration, secret=None)
+    for filled_in in (_with_secret, _with_clusters, _with_password):
+        try:
+            settings = filled_in(settings)
+        except ConfigError as error:
+            mistakes.append(error)
     if mistakes:
         raise MistakesError(tuple(mistakes))
-    return Settings(role=chosen, configuration=configuration, secret=secret)
+    return settings
 
 
 def read(config: Path | None = None) -> Configuration:
-    """What both nodes have in common, without the secret. Raises MistakesError."""
+    """What all have in common, without the secrets. Raises MistakesError."""
     mistakes: list[ConfigError] = []
-    configuration = _examine(choose_path(config), mistakes)
+    configuration = _examine(choose_path(config), None, mistakes)
     if mistakes:
         raise MistakesError(tuple(mistakes))
     return configuration
@@ -252,29 +115,24 @@ def choose_path(config: Path | None = None) -> Path:
 def choose_role(role: str | None = None) -> Role:
     """--role, else FAILOVER_AGENT_ROLE. Raises ConfigError."""
     text = role or os.environ.get(f"{PREFIX}ROLE") or ""
-    where = "--role" if role else f"{PREFIX}ROLE"
-    if text == Role.WITNESS:
-        raise ConfigError(
-            where=where,
-            what="a witness is not in this version yet",
-            todo="The two nodes are --role primary and --role backup.",
-        )
-    if text in MEMBERS:
+    if text in {*MEMBERS, Role.WITNESS}:
         return Role(text)
     if text:
         raise ConfigError(
-            where=where,
+            where="--role" if role else f"{PREFIX}ROLE",
             what=f"{shown(text)} is not a role",
-            todo="It is primary on one host and backup on the other.",
+            todo="It is primary on one host, backup on the other, and witness on a third, where "
+            "there is one.",
         )
     raise ConfigError(
         where="--role",
         what="which node this is has not been said",
-        todo=f"Add --role primary or --role backup, or set {PREFIX}ROLE.",
+        todo=f"Add --role primary or --role backup (on a witness, --role witness), or set "
+        f"{PREFIX}ROLE.",
     )
 
 
-def _examine(path: Path, mistakes: list[ConfigError]) -> Configuration:
+def _examine(path: Path, role: Role | None, mistakes: list[ConfigError]) -> Configuration:
     """File and environment; what is wrong goes to `mistakes`, and the result is of use without any.
 
     Raises MistakesError, with what was found before, when the file cannot be read at all.
@@ -284,9 +142,9 @@ def _examine(path: Path, mistakes: list[ConfigError]) -> Configuration:
     except ConfigError as error:
         raise MistakesError((*mistakes, error)) from error
     source = Source(path, data, _environment(), PREFIX, mistakes)
-    find_unknown(source, _names(Keys))
+    find_unknown(source, known.names())
     keys = _keys(source)
-    find_contradictions(source, keys)
+    find_contradictions(source, keys, role)
     docker_host = keys.docker.host or _docker_host_of_environment(source)
     return Configuration(path=path, keys=keys, docker_host=docker_host)
 
@@ -297,7 +155,7 @@ def _keys(source: Source) -> Keys:
         return Keys(**source.merged())
     except ValidationError as error:
         for problem in error.errors(include_url=False):
-            explain(source, problem, _default(problem["loc"]))
+            explain(source, problem, known.default(problem["loc"]))
     return Keys(**source.merged())
 
 
@@ -310,6 +168,51 @@ def _docker_host_of_environment(source: Source) -> str:
             ConfigError(where="environment", what=f"DOCKER_HOST {unfit.what}", todo=unfit.todo)
         )
         return values.USUAL_DOCKER_HOST
+
+
+def _no_witness(configuration: Configuration) -> ConfigError:
+    return ConfigError(
+        where="--role witness",
+        what=f"{configuration.path} knows of no witness",
+        todo='Add [arbiter] with kind = "witness" and its endpoint, the same on all hosts; or, '
+        "for a witness with a file of its own, [witness].",
+    )
+
+
+# --- what is secret -------------------------------------------------------------------------------
+
+
+def _with_secret(settings: Settings) -> Settings:
+    security = settings.keys.security
+    if security.secret is not None:
+        return replace(settings, secret=security.secret.strip().encode())
+    if security.secret_file is not None:
+        return replace(settings, secret=read_secret(settings.path.parent / security.secret_file))
+    return settings
+
+
+def _with_clusters(settings: Settings) -> Settings:
+    """Whom a witness serves: the clusters that are named, else the one of the file."""
+    if settings.role is not Role.WITNESS:
+        return settings
+    keys, folder = settings.keys, settings.path.parent
+    files = {name: own.secret_file for name, own in keys.witness.clusters.items()}
+    clusters = tuple(
+        (name, settings.secret if file is None else read_secret(folder / file))
+        for name, file in (files or {keys.cluster: None}).items()
+    )
+    return replace(settings, clusters=clusters)
+
+
+def _with_password(settings: Settings) -> Settings:
+    """The password of the arbiter; its certificates are looked at on the way."""
+    keys, arbiter = settings.keys.arbiter, settings.arbiter
+    if settings.role is Role.WITNESS or arbiter is None or arbiter.kind is not ArbiterKind.ETCD:
+        return settings
+    check_tls(arbiter.ca_file, arbiter.cert_file, arbiter.key_file)
+    if keys.password_file is None:
+        return replace(settings, password=keys.password)
+    return replace(settings, password=read_password(settings.path.parent / keys.password_file))
 
 
 # --- the environment ------------------------------------------------------------------------------
@@ -343,10 +246,10 @@ def _typed(texts: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:
     typed: dict[str, Any] = {}
     for name, text in texts.items():
         info = model.model_fields.get(name)
-        table = _table_of(info) if info else None
+        table = known.table_of(info) if info else None
         if table and isinstance(text, dict):
-            typed[name] = _typed(text, table)
-        elif info and isinstance(text, str):
+            typed[name] = text if known.is_table_of_tables(info) else _typed(text, table)
+        elif info and isinstance(text, str) and known.WORDS not in info.metadata:
             typed[name] = values.from_text(text, frozenset(_kinds(info.annotation)))
         else:
             typed[name] = text
@@ -363,41 +266,3 @@ def _kinds(annotation: Any) -> Iterator[type]:
         yield origin
     for part in get_args(annotation):
         yield from _kinds(part)
-
-
-def _table_of(info: FieldInfo) -> type[BaseModel] | None:
-    annotation: object = info.annotation
-    return (
-        annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
-    )
-
-
-def _names(model: type[BaseModel]) -> dict[str, Any]:
-    """Every key: names to None, tables to their own names."""
-    names: dict[str, Any] = {}
-    for name, info in model.model_fields.items():
-        table = _table_of(info)
-        names[name] = _names(table) if table else None
-    return names
-
-
-def _default(loc: tuple[int | str, ...]) -> object:
-    model: type[BaseModel] = Keys
-    info: FieldInfo | None = None
-    for part in loc:
-        if info is not None:
-            table = _table_of(info)
-            if table is None:
-                break
-            model = table
-        info = model.model_fields[str(part)]
-    return None if info is None else info.default
-
-
-def _secret(configuration: Configuration) -> bytes | None:
-    security = configuration.keys.security
-    if security.secret is not None:
-        return security.secret.strip().encode()
-    if security.secret_file is not None:
-        return read_secret(configuration.path.parent / security.secret_file)
-    return None

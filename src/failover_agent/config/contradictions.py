@@ -1,35 +1,46 @@
-"""Settings that cannot be meant together, and those that this version has no use for."""
+"""Settings that cannot be meant together, and those that this version has no use for.
+
+What concerns the third voter and the lease is in `arbitration`.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from failover_agent.config import values
+from failover_agent.config import arbitration, values
 from failover_agent.config.files import SHORTEST_SECRET, making_of
+from failover_agent.config.keys import Keys
 from failover_agent.config.mistakes import EXAMPLES, Source
+from failover_agent.config.settings import MEMBERS
 from failover_agent.config.values import shown
 from failover_agent.core.policy import Role
 from failover_agent.errors import SecretError
 from failover_agent.protocol.wire import MOST_CONTAINERS
 
-if TYPE_CHECKING:
-    from failover_agent.config import Keys
 
-_TAKE_OUT = "Take it out."
+def find_contradictions(source: Source, keys: Keys, role: Role | None) -> None:
+    """Complain of what cannot be meant together, and of what this version does not have.
 
-
-def find_contradictions(source: Source, keys: Keys) -> None:
-    """Complain of what cannot be meant together, and of what this version does not have."""
-    _timing(source, keys)
-    _containers(source, keys)
-    for role in (Role.PRIMARY, Role.BACKUP):
-        _node(source, keys, role)
-    _both_nodes(source, keys)
-    _security(source, keys)
+    `role` None: nobody said for which one the configuration is read.
+    """
+    arbitration.find_contradictions(source, keys)
+    if keys.arbiter.kind is None:
+        _timing(source, keys)
+    if not _is_for_a_witness_alone(source, role):
+        _containers(source, keys)
+        for member in MEMBERS:
+            _node(source, keys, member)
+        _both_nodes(source, keys)
+    _security(source, keys, role)
     _later(source, keys)
 
 
+def _is_for_a_witness_alone(source: Source, role: Role | None) -> bool:
+    """Is nothing needed here that only the nodes of a pair use?"""
+    of_nodes = any(source.has((key,)) for key in ("containers", *MEMBERS))
+    return role is Role.WITNESS or (role is None and source.has(("witness",)) and not of_nodes)
+
+
 def _timing(source: Source, keys: Keys) -> None:
+    """Without a lease."""
     timeout, interval = keys.heartbeat_timeout, keys.heartbeat_interval
     if source.is_fine(("heartbeat_timeout",), ("heartbeat_interval",)) and timeout < 2 * interval:
         source.add(
@@ -110,13 +121,13 @@ def _both_nodes(source: Source, keys: Keys) -> None:
         )
 
 
-def _security(source: Source, keys: Keys) -> None:
+def _security(source: Source, keys: Keys, role: Role | None) -> None:
     security = keys.security
     names = ("secret_file", "secret", "allow_unauthenticated")
     if not source.is_fine(*(("security", name) for name in names)):
         return
     given = [name for name in names if getattr(security, name) not in {None, False}]
-    if not given:
+    if not given and not (_is_for_a_witness_alone(source, role) and _all_have_their_own(keys)):
         file = source.path.parent / "secret"
         source.mistakes.append(
             SecretError(
@@ -146,25 +157,14 @@ def _security(source: Source, keys: Keys) -> None:
         )
 
 
+def _all_have_their_own(keys: Keys) -> bool:
+    """Has each pair that a witness serves a secret of its own?"""
+    clusters = keys.witness.clusters.values()
+    return bool(clusters) and all(own.secret_file is not None for own in clusters)
+
+
 def _later(source: Source, keys: Keys) -> None:
     """A setting that is taken and does nothing would be a lie."""
-    if keys.arbiter is not None:
-        source.add(
-            ("arbiter",),
-            "is not in this version yet: a pair runs without a third voter, and partition_policy "
-            "says what it does when the wire between the two is cut",
-            "Take the table out.",
-        )
-    if keys.witness is not None:
-        source.add(
-            ("witness",), "is not in this version yet: there are two nodes", "Take the table out."
-        )
-    if keys.fence_command is not None:
-        source.add(
-            ("fence_command",),
-            "is not in this version yet: no command is run before a takeover",
-            _TAKE_OUT,
-        )
     if keys.mode != "act":
         source.add(
             ("mode",),
@@ -178,13 +178,20 @@ def _later(source: Source, keys: Keys) -> None:
             "until that node fails or its agent is stopped",
             'Take it out, or write failback = "manual".',
         )
-    no_lease = "it bounds a lease, which needs an arbiter"
-    for name, usual, because in (
-        ("failback_delay", 300.0, 'there is no failback but "manual"'),
-        ("fence_timeout", 30.0, "there is no fence_command"),
-        ("stop_budget", keys.usual_stop_budget_s, no_lease),
-        ("kill_budget", keys.usual_kill_budget_s, no_lease),
+    if keys.failback_delay != 300.0 and source.is_fine(("failback_delay",)):
+        source.add(
+            ("failback_delay",),
+            f"({keys.failback_delay}) changes nothing in this version: there is no failback but "
+            '"manual"',
+            "Take it out.",
+        )
+    if (
+        not keys.fence_command
+        and keys.fence_timeout != 30.0
+        and source.is_fine(("fence_command",), ("fence_timeout",))
     ):
-        value = getattr(keys, name)
-        if source.is_fine((name,)) and value not in {None, usual}:
-            source.add((name,), f"({value}) changes nothing in this version: {because}", _TAKE_OUT)
+        source.add(
+            ("fence_timeout",),
+            f"({keys.fence_timeout}) changes nothing: there is no fence_command",
+            "Take it out.",
+        )

@@ -94,7 +94,40 @@ def making_of(path: Path) -> str:
 
 def read_secret(path: Path) -> bytes:
     """The shared secret, without the newline at its end. Raises SecretError."""
-    quoted, make = shlex.quote(str(path)), making_of(path)
+    make = making_of(path)
+    secret = _read_private(path, f"make it with {make}")
+    if len(secret.strip()) < SHORTEST_SECRET:
+        raise SecretError(
+            where=str(path),
+            what=f"the secret has {len(secret.strip())} bytes, and fewer than {SHORTEST_SECRET} "
+            "can be guessed",
+            todo=f"Make a new one with {make} and copy it to the other node.",
+        )
+    return secret
+
+
+def read_password(path: Path) -> str:
+    """The password of the arbiter, without the newline at its end. Raises SecretError."""
+    password = _read_private(path, "write the password of [arbiter] username into it")
+    try:
+        text = password.decode()
+    except UnicodeDecodeError:
+        text = ""
+    if not text:
+        raise SecretError(
+            where=str(path),
+            what="there is no text in it that could be a password",
+            todo="Write the password of [arbiter] username into it, in UTF-8, on one line.",
+        )
+    return text
+
+
+def _read_private(path: Path, making: str) -> bytes:
+    """What only its owner may read, without the newline at its end; `making` says how to make it.
+
+    Raises SecretError.
+    """
+    quoted = shlex.quote(str(path))
     try:
         # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
@@ -103,15 +136,15 @@ def read_secret(path: Path) -> bytes:
                 raise SecretError(
                     where=str(path),
                     what="the secret is not in a regular file",
-                    todo=f"Name another one in secret_file, or make one: {make}",
+                    todo=f"Name another one, or {making}.",
                 )
             content = file.read(LONGEST_SECRET + 1)
     except FileNotFoundError as error:
         raise SecretError(
             where=str(path),
             what="there is no file with the secret",
-            todo="Copy it from the other node, with its mode. If neither has one, make it with "
-            f"{make} and copy it there.",
+            todo="Copy it from the other node, with its mode. If neither has one, "
+            f"{making} and copy it there.",
         ) from error
     except OSError as error:
         raise SecretError(
@@ -130,14 +163,52 @@ def read_secret(path: Path) -> bytes:
         raise SecretError(
             where=str(path),
             what=f"the secret is longer than {LONGEST_SECRET} bytes",
-            todo="This is probably another file; secret_file names the one with the secret.",
+            todo="This is probably another file: name the one with the secret.",
         )
-    secret = content.removesuffix(b"\n").removesuffix(b"\r")
-    if len(secret.strip()) < SHORTEST_SECRET:
-        raise SecretError(
-            where=str(path),
-            what=f"the secret has {len(secret.strip())} bytes, and fewer than {SHORTEST_SECRET} "
-            "can be guessed",
-            todo=f"Make a new one with {make} and copy it to the other node.",
-        )
-    return secret
+    return content.removesuffix(b"\n").removesuffix(b"\r")
+
+
+def check_tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> None:
+    """Can the certificates be used, and do they fit each other? Raises ConfigError."""
+    import ssl  # not every command that reads the configuration needs it
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        if ca_file is not None:
+            context.load_verify_locations(ca_file)
+    except (OSError, ValueError) as error:
+        raise _unusable("ca_file", ca_file, error) from error
+    try:
+        if cert_file is not None:
+            # An empty passphrase: a key that has one would ask for it on the terminal.
+            context.load_cert_chain(cert_file, key_file, password="")
+    except (OSError, ValueError) as error:
+        raise _unusable("cert_file", cert_file, error, key_file) from error
+
+
+def _unusable(
+    name: str, path: Path | None, error: Exception, key_file: Path | None = None
+) -> ConfigError:
+    """Of a missing file ssl says no more than that it is missing, and not which."""
+    missing = next((each for each in (path, key_file) if each and not _is_readable(each)), None)
+    if missing is not None:
+        name, problem = ("key_file" if missing == key_file else name), "it cannot be read"
+    else:
+        reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+        problem = str(reason).replace("_", " ").lower()
+    beside = f" with key_file {key_file}" if missing is None and key_file is not None else ""
+    return ConfigError(
+        where=f"[arbiter] {name} = {missing or path}{beside}",
+        what=f"it cannot be used ({problem})" if missing is None else problem,
+        todo="It is a file in PEM, readable for the agent; the key has no passphrase, and belongs "
+        "to the certificate.",
+    )
+
+
+def _is_readable(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            file.read(1)
+    except OSError:
+        return False
+    return True

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from failover_agent.config import values
+from failover_agent.config.keys import EACH
 from failover_agent.config.values import Unfit, shown
 from failover_agent.errors import ConfigError
 
@@ -28,7 +29,19 @@ EXAMPLES: Mapping[str, str] = {
     "state_dir": '"/var/lib/failover-agent/shop"',
     "control_socket": '"/run/failover-agent/shop.sock"',
     "stop_timeout": "10",
+    "kind": '"witness"',
+    "username": '"failover"',
+    "password": '"..."',
+    "password_file": '"/etc/failover-agent/etcd-password"',
+    "ca_file": '"/etc/failover-agent/etcd-ca.pem"',
+    "cert_file": '"/etc/failover-agent/etcd-client.pem"',
+    "key_file": '"/etc/failover-agent/etcd-client.key"',
+    "fence_command": '["/usr/local/sbin/power-off", "host-b"]',
+    "stop_budget": "2.5",
+    "kill_budget": "1.0",
 }
+
+_HIDDEN = frozenset({"secret", "password"})
 
 _TOO_SMALL: Mapping[Key, str] = {
     ("heartbeat_timeout",): "a host under load is late by tenths of a second without being dead",
@@ -74,8 +87,10 @@ class Source:
         """The key as its author wrote it."""
         if _has(self.environment, key):
             return self.variable(key)
+        if isinstance(_value_or_none(self.file, key), dict):
+            return f"[{'.'.join(key)}]"
         if len(key) == 1:
-            return f"[{key[0]}]" if isinstance(self.file.get(key[0]), dict) else key[0]
+            return key[0]
         return f"[{'.'.join(key[:-1])}] {key[-1]}"
 
     def variable(self, key: Key) -> str:
@@ -87,6 +102,10 @@ class Source:
         if _has(self.environment, key):
             return f"{self.variable(key)}={value}"
         return f"{key[-1]} = {value}"
+
+    def default_note(self, key: Key) -> str:
+        """What to add to the value of `key` where its author did not choose it."""
+        return "" if self.has(key) else ", the default"
 
     def drop(self, key: Key) -> None:
         """Forget the value of `key` in both sources, so that the rest can be looked at."""
@@ -113,12 +132,15 @@ def _merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
 
 
 def _has(data: dict[str, Any], key: Key) -> bool:
-    table: Any = data
+    *above, name = key
+    table = _value_or_none(data, tuple(above))
+    return isinstance(table, dict) and name in table
+
+
+def _value_or_none(data: Any, key: Key) -> Any:
     for part in key:
-        if not isinstance(table, dict) or part not in table:
-            return False
-        table = table[part]
-    return True
+        data = data.get(part) if isinstance(data, dict) else None
+    return data
 
 
 # --- unknown keys ---------------------------------------------------------------------------------
@@ -128,23 +150,25 @@ def find_unknown(source: Source, known: Mapping[str, Any]) -> None:
     """Complain of every key that is not in `known`: names to None, tables to their own names."""
     for data in (source.file, source.environment):
         for key in list(_unknown(data, known, ())):
-            _complain_of_unknown(source, key, known, is_table=isinstance(_value(data, key), dict))
+            is_table = isinstance(_value_or_none(data, key), dict)
+            _complain_of_unknown(source, key, known, is_table=is_table)
             source.drop(key)
 
 
 def _unknown(data: dict[str, Any], known: Mapping[str, Any], above: Key) -> Iterator[Key]:
     for name, value in data.items():
-        below = known.get(name)
-        if name not in known:
+        below = known.get(name, known.get(EACH))
+        if name not in known and EACH not in known:
             yield (*above, name)
         elif isinstance(below, Mapping) and isinstance(value, dict):
             yield from _unknown(value, below, (*above, name))
 
 
-def _value(data: Any, key: Key) -> object:
+def _table(known: Mapping[str, Any], key: Key) -> Mapping[str, Any]:
+    """What is known below `key`."""
     for part in key:
-        data = data[part]
-    return data
+        known = known.get(part, known.get(EACH))
+    return known
 
 
 def _complain_of_unknown(
@@ -153,7 +177,7 @@ def _complain_of_unknown(
     name, table = key[-1], key[:-1]
     everything = [*_all_keys(known, ())]
     homes = [other for other in everything if other[-1] == name and other != key]
-    here: Mapping[str, Any] = known[table[0]] if table else known
+    here = _table(known, table)
     in_environment = _has(source.environment, key)
     if in_environment:
         by_text = {"__".join(other): other for other in everything}
@@ -167,7 +191,7 @@ def _complain_of_unknown(
         todo = _homes_sentence(homes)
         _spare(source, homes)
     elif meant := values.closest(name, here):
-        is_table_too = isinstance(here[meant], Mapping) or meant in {"arbiter", "witness"}
+        is_table_too = isinstance(here[meant], Mapping)
         todo = f"Did you mean {f'[{meant}]' if is_table_too else meant}?"
         _spare(source, [(*table, meant)])
     elif elsewhere := values.closest(name, {other[-1] for other in everything}):
@@ -178,7 +202,7 @@ def _complain_of_unknown(
         tables = ", ".join(each for each, below in known.items() if isinstance(below, Mapping))
         todo = f"Tables: {tables}. Those of the nodes are [primary] and [backup]."
     else:
-        place = f"[{table[0]}]" if table else "The file"
+        place = f"[{'.'.join(table)}]" if table else "The file"
         todo = f"{place} knows {', '.join(here)}."
     if is_table:
         source.mistakes.append(
@@ -202,18 +226,23 @@ def _all_keys(known: Mapping[str, Any], above: Key) -> Iterator[Key]:
 
 
 def _homes_sentence(homes: list[Key]) -> str:
-    tables = [f"[{home[0]}]" for home in homes if len(home) > 1]
+    tables = [f"[{'.'.join(home[:-1]).replace(EACH, 'NAME')}]" for home in homes if len(home) > 1]
     if not tables:
         return "It belongs at the top of the file, above the first [table]."
-    return f"It belongs in {' and '.join(tables)}."
+    *first, last = tables
+    return f"It belongs in {', '.join(first)}{' or ' if first else ''}{last}."
 
 
 # --- values of the wrong kind ---------------------------------------------------------------------
 
 
+_OF_THE_NAME = "[key]"
+"""Where pydantic speaks of a name that its author chose, and not of what stands below it."""
+
+
 def explain(source: Source, error: Mapping[str, Any], default: object) -> None:
     """Complain of one error of pydantic's (`ValidationError.errors()`), and drop the value."""
-    key = tuple(part for part in error["loc"] if isinstance(part, str))
+    key = tuple(part for part in error["loc"] if isinstance(part, str) and part != _OF_THE_NAME)
     what, todo = _explanation(source, key, error, default)
     source.add(key, what, todo)
     source.drop(key)
@@ -223,7 +252,7 @@ def _explanation(
     source: Source, key: Key, error: Mapping[str, Any], default: object
 ) -> tuple[str, str]:
     value, context = error["input"], error.get("ctx", {})
-    given = "(not shown here)" if key[-1] == "secret" else f"({shown(value)})"
+    given = "(not shown here)" if key[-1] in _HIDDEN else f"({shown(value)})"
     usual = EXAMPLES.get(key[-1]) or shown(_number(default))
     such_as = f"Write {source.assignment(key, usual)}, for example."
     match error["type"]:
@@ -236,7 +265,7 @@ def _explanation(
         case "bool_type":
             return f"{given} must be true or false, without quotes", such_as
         case "string_type" | "path_type":
-            quoted = '"..."' if key[-1] == "secret" else f'"{value}"'
+            quoted = '"..."' if key[-1] in _HIDDEN else f'"{value}"'
             return f"{given} must be text", f"Put it in double quotes: {quoted}."
         case "tuple_type":
             if _has(source.environment, key):
@@ -259,7 +288,7 @@ def _explanation(
         case "model_type" | "dict_type":
             return (
                 f"{given} must be a table",
-                f"Write [{key[-1]}] on a line of its own, and its settings below it.",
+                f"Write [{'.'.join(key)}] on a line of its own, and its settings below it.",
             )
         case _:
             return f"{given} cannot be used: {error['msg']}", such_as

@@ -11,8 +11,10 @@ import ipaddress
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from enum import StrEnum, unique
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,6 +26,17 @@ USUAL_DOCKER_HOST = "unix:///var/run/docker.sock"
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 _CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
 _HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
+
+
+@unique
+class ArbiterKind(StrEnum):
+    """What the third voter is."""
+
+    WITNESS = "witness"
+    ETCD = "etcd"
+
+
+USUAL_PORTS = {ArbiterKind.WITNESS: 8000, ArbiterKind.ETCD: 2379}
 
 
 class Unfit(ValueError):  # noqa: N818 - it never leaves config.py, which makes a ConfigError of it
@@ -86,30 +99,30 @@ class Address:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-def parse_endpoint(text: str) -> Address:
-    """The address in "http://HOST:PORT". Raises Unfit."""
+def parse_endpoint(text: str, *, tls: bool = False, usual_port: int = 8000) -> Address:
+    """The address in "http://HOST:PORT", with `tls` also in "https://...". Raises Unfit."""
     if text != text.strip() or not text.isprintable() or " " in text:
         raise Unfit(f"({shown(text)}) has blanks in it", 'Write it as "http://HOST:PORT".')
     if "://" not in text:
-        host = text or "HOST:8000"
+        host = text or f"HOST:{usual_port}"
         raise Unfit(f"({shown(text)}) has no scheme", f'Write "http://{host}".')
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
         raise _unfit_netloc(text, error) from error
-    if parts.scheme == "https":
+    if parts.scheme == "https" and not tls:
         raise Unfit(
             f"({shown(text)}) asks for TLS, which is not in this version yet",
             f'Write "http{text[len("https") :]}"; the secret signs every message all the same.',
         )
-    if parts.scheme != "http":
+    if parts.scheme not in {"http", "https"}:
         raise Unfit(
             f"({shown(text)}) has the scheme {parts.scheme}",
             'Agents speak HTTP: "http://HOST:PORT".',
         )
     if "@" in parts.netloc or parts.path not in {"", "/"} or "?" in text or "#" in text:
-        plain = f"http://{parts.netloc.rpartition('@')[2]}"
+        plain = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
         raise Unfit(f"({shown(text)}) is more than an address", f'Write "{plain}" and no more.')
     if parts.netloc.count(":") > 1 and "[" not in parts.netloc:
         raise _unfit_netloc(text, ValueError())
@@ -117,13 +130,26 @@ def parse_endpoint(text: str) -> Address:
     if not _is_host(host):
         raise Unfit(f"({shown(text)}) names no host", 'Write it as "http://HOST:PORT".')
     if not port:
-        raise Unfit(f"({shown(text)}) names no port", f'Write "http://{Address(host, 8000)}".')
+        fixed = f"{parts.scheme}://{Address(host, usual_port)}"
+        raise Unfit(f"({shown(text)}) names no port", f'Write "{fixed}".')
     if _is_unspecified(host):
         raise Unfit(
             f"({shown(text)}) is every address of a host and so nobody's",
             "Write the address at which this node reaches the other one.",
         )
     return Address(host, port)
+
+
+def check_arbiter_endpoint(text: str, kind: ArbiterKind | None) -> str:
+    """Where an arbiter of `kind` (None: not known) listens, written in one way. Raises Unfit."""
+    usual_port = USUAL_PORTS[kind or ArbiterKind.WITNESS]
+    address = parse_endpoint(text, tls=kind is not ArbiterKind.WITNESS, usual_port=usual_port)
+    return f"{urlsplit(text).scheme}://{address}"
+
+
+def address_of(endpoint: str) -> Address:
+    """The address in an endpoint that was checked before."""
+    return parse_endpoint(endpoint, tls=True)
 
 
 def _unfit_netloc(text: str, error: ValueError) -> Unfit:
@@ -240,6 +266,39 @@ def is_loopback(host: str) -> bool:
         return host.lower() == "localhost"
 
 
+# --- commands -------------------------------------------------------------------------------------
+
+
+def split_command(line: str) -> tuple[str, ...]:
+    """The words of a command line as a shell would split it, without one. Raises Unfit."""
+    if line.lstrip().startswith("["):
+        try:
+            listed = json.loads(line)
+        except (ValueError, RecursionError):
+            listed = None
+        if isinstance(listed, list) and all(isinstance(word, str) for word in listed):
+            return tuple(listed)
+    try:
+        return tuple(shlex.split(line))
+    except ValueError as error:
+        raise Unfit(
+            f"({shown(line)}) cannot be split into words ({str(error).lower()})",
+            'Write it as a list: ["/usr/local/sbin/power-off", "host-b"].',
+        ) from error
+
+
+def check_command(words: tuple[str, ...]) -> tuple[str, ...]:
+    """A program and its arguments; no words at all mean none. Raises Unfit."""
+    if words and not words[0].strip():
+        raise Unfit(
+            f"({shown(words)}) names no program",
+            'The first word is the program: ["/usr/local/sbin/power-off", "host-b"].',
+        )
+    if any("\0" in word for word in words):
+        raise Unfit(f"({shown(words)}) has a zero byte in it", "Write plain words.")
+    return words
+
+
 # --- names and paths ------------------------------------------------------------------------------
 
 
@@ -269,11 +328,16 @@ def check_cluster(name: str) -> str:
     )
 
 
-def check_path(path: Path) -> Path:
-    """An absolute path. Raises Unfit."""
+def check_file(path: Path) -> Path:
+    """A path. Raises Unfit."""
     if not str(path).isprintable():
         raise Unfit(f"({shown(str(path))}) has control characters in it", "Write a plain path.")
-    if not path.is_absolute():
+    return path
+
+
+def check_path(path: Path) -> Path:
+    """An absolute path. Raises Unfit."""
+    if not check_file(path).is_absolute():
         raise Unfit(
             f"({shown(str(path))}) depends on where the agent is started",
             "Write the whole path, beginning with a slash.",
