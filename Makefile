@@ -17,7 +17,7 @@ VENV     := .venv/.installed
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lint unit lab test demo demo-end soak constraints clean
+.PHONY: help setup lint unit lab test demo demo-end nemesis soak constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -67,6 +67,10 @@ demo: setup ## watch a pair fail over (as root); KEEP=1 leaves it running
 
 demo-end: ## end a pair that KEEP=1 left running (LAB=FOLDER, as it was printed)
 	@PYTHONPATH=. $(BIN)/python -m tests.lab.ground $(if $(LAB),'$(LAB)')
+
+nemesis: setup ## a random walk of faults over a pair with an arbiter (SEED=..., MINUTES=10, ARBITER=witness)
+	@PYTHONPATH=. $(BIN)/python -m tests.lab.nemesis $(if $(SEED),--seed $(SEED)) \
+	    --minutes $(or $(MINUTES),10) --arbiter '$(or $(ARBITER),witness)'
 
 soak: setup ## the simulations with many more seeds (SEEDS=10000)
 	SIMULATION_SEEDS='$(or $(SEEDS),10000)' $(BIN)/pytest -m simulation --timeout=0

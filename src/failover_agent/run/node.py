@@ -1,43 +1,48 @@
-"""The composition root: builds one node from its settings and runs it until its core says Exit.
-
-Everything that runs is a task of one TaskGroup: one that dies takes the process with it, loudly.
-Also started as `python -m failover_agent.run`.
-"""
+"""One node: everything connected, until its core says Exit."""
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
 import os
 import secrets
 import signal
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NoReturn
 
-from failover_agent import __version__, config
+from failover_agent import __version__
+from failover_agent.adapters.arbiters.etcd import EtcdArbiter
+from failover_agent.adapters.arbiters.gateway import Access
 from failover_agent.adapters.clock import Clock
 from failover_agent.adapters.docker import DockerEngine
+from failover_agent.adapters.docker.processes import Process
+from failover_agent.adapters.docker.sights import OnProcess
+from failover_agent.adapters.fence import Fence
 from failover_agent.adapters.journal import Journal
+from failover_agent.adapters.lifeline import Lifeline, Line, hello
 from failover_agent.adapters.log import Narrator, set_up
 from failover_agent.adapters.peer import Peers
 from failover_agent.adapters.record import RecordStore, read_host
 from failover_agent.adapters.systemd import Notifier, stop_kind
-from failover_agent.agent import Agent
+from failover_agent.agent import Agent, Hands, Message
 from failover_agent.config import Settings
 from failover_agent.core import startup
 from failover_agent.core.events import StopRequested
 from failover_agent.core.messages import Sender
-from failover_agent.core.policy import PartitionPolicy, Policy
-from failover_agent.errors import ExitCode, FailoverAgentError
+from failover_agent.core.policy import PartitionPolicy, Policy, Role
+from failover_agent.errors import ExitCode
 from failover_agent.protocol.auth import Keeper
-from failover_agent.web.app import serve_operator, serve_public
+from failover_agent.run.signals import tell_of_no_reload
+from failover_agent.web.app import (
+    serve_operator,
+    serve_public,
+)
 from failover_agent.web.context import Context
 
+SHORTEST_CONNECT_S = 1.0
+"""A beat waits so long for a connection, or an interval, if that is longer."""
 JOURNAL_S = 1.0
 """At the end, what is not written yet has that long."""
 
@@ -51,29 +56,55 @@ class _Over(Exception):  # noqa: N818 - no error: the way in which a TaskGroup i
     """The core said Exit."""
 
 
+class _Voters:
+    """The other voters: what is for an etcd goes there, all else to a peer or witness."""
+
+    def __init__(self, peers: Peers, etcd: EtcdArbiter | None) -> None:
+        self.peers = peers
+        self.etcd = etcd
+
+    async def perform(self, effect: Message) -> None:
+        if self.etcd is not None and effect.to is Role.WITNESS:
+            await self.etcd.perform(effect)
+        else:
+            await self.peers.perform(effect)
+
+
 @dataclass(frozen=True, slots=True)
 class _Node:
     """What runs."""
 
     agent: Agent
     engine: DockerEngine
-    peers: Peers
+    voters: _Voters
+    line: Lifeline
+    fence: Fence | None
     notifier: Notifier
 
+    @property
+    def hands(self) -> Hands:
+        """Who carries out what the core orders."""
+        return Hands(self.engine, self.voters, self.line, self.fence)
 
-async def run_node(settings: Settings) -> int:
+
+async def run_node(settings: Settings, line: Line, on_guard_lost: Callable[[], None]) -> int:
     """Be a node until its core says Exit; the exit code.
 
-    Raises FailoverAgentError for what its operator has to mend first; a missing engine or peer is
-    waited for.
+    `line` leads to the guard; `on_guard_lost` is called when that has gone, and may not return.
+
+    Raises FailoverAgentError for what its operator has to mend first; a missing engine, peer or
+    arbiter is waited for.
     """
     set_up(format_name=settings.keys.log.format, level=settings.keys.log.level)
     async with AsyncExitStack() as stack:
-        node = await _build(settings, stack)
+        node = await _build(settings, line, on_guard_lost, stack)
         try:
             async with asyncio.TaskGroup() as group:
+                group.create_task(node.line.run(), name="guard")
                 group.create_task(node.engine.watch(), name="engine")
-                group.create_task(node.peers.run(), name="peers")
+                group.create_task(node.voters.peers.run(), name="peers")
+                if node.voters.etcd is not None:
+                    group.create_task(node.voters.etcd.run(), name="etcd")
                 _heed_signals(group, node)
                 node.notifier.ready()
                 await _until_exit(group, node)
@@ -88,10 +119,12 @@ async def run_node(settings: Settings) -> int:
 
 async def _until_exit(group: asyncio.TaskGroup, node: _Node) -> NoReturn:
     """Ends by _Over with the last words, which ends the group and all in it."""
-    raise _Over(await node.agent.run(group, node.engine, node.peers))
+    raise _Over(await node.agent.run(group, node.hands))
 
 
-async def _build(settings: Settings, stack: AsyncExitStack) -> _Node:
+async def _build(
+    settings: Settings, line: Line, on_guard_lost: Callable[[], None], stack: AsyncExitStack
+) -> _Node:
     """Everything, connected; `stack` takes it apart again, the last first."""
     keys, role, policy = settings.keys, settings.role, settings.policy()
     clock = Clock()
@@ -117,6 +150,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> _Node:
         record_lost=record.is_lost,
         boot_is_new=record.boot_is_new,
         now=clock.now(),
+        lease_until_s=line.lease_until_s,
     )
     notifier = Notifier(os.environ, now=clock.now)
     stack.callback(notifier.close)
@@ -134,6 +168,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> _Node:
         observers=(Narrator(), journal),
         come_round=come_round,
     )
+    lifeline = _lifeline(settings, policy, line, agent, on_guard_lost)
     engine = DockerEngine(
         host=settings.docker_host,
         names=keys.containers,
@@ -142,6 +177,7 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> _Node:
         clock=clock,
         stop_timeout_s=keys.docker.stop_timeout,
         start_timeout_s=keys.docker.start_timeout,
+        on_process=_tell_of_processes(lifeline),
     )
     stack.push_async_callback(engine.close)
     keeper = Keeper(
@@ -150,14 +186,24 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> _Node:
         secret=settings.secret,
         peers=frozenset(policy.others),
         living_for_s=policy.heartbeat_timeout_s,
+        arbiters=frozenset() if policy.arbiter is None else frozenset({policy.arbiter}),
+        term=record.durable.term,
     )
+    endpoints = {settings.node.peer: keys.table(role).endpoint}
+    arbiter = settings.arbiter
+    if arbiter is not None and arbiter.kind == "witness":
+        endpoints[Role.WITNESS] = arbiter.endpoints
     peers = Peers(
-        endpoints={settings.node.peer: keys.table(role).endpoint},
+        endpoints=endpoints,
         keeper=keeper,
         post=agent.post,
         clock=clock,
+        beat_connect_s=max(policy.heartbeat_interval_s, SHORTEST_CONNECT_S),
     )
     stack.push_async_callback(peers.close)
+    etcd = _etcd(settings, keeper.me, agent, clock)
+    if etcd is not None:
+        stack.push_async_callback(etcd.close)
     context = Context(
         keeper=keeper,
         policy=policy,
@@ -169,11 +215,77 @@ async def _build(settings: Settings, stack: AsyncExitStack) -> _Node:
         post=agent.post,
         history=journal.history,
         stepped_ago_s=agent.stepped_ago_s,
+        arbiter_kind=None if arbiter is None else arbiter.kind,
     )
     node = settings.node
     await stack.enter_async_context(serve_public(context, bind=node.bind, port=node.port))
     await stack.enter_async_context(serve_operator(context, control_socket=node.control_socket))
-    return _Node(agent, engine, peers, notifier)
+    fence = _fence(settings, agent)
+    return _Node(agent, engine, _Voters(peers, etcd), lifeline, fence, notifier)
+
+
+def _lifeline(
+    settings: Settings, policy: Policy, line: Line, agent: Agent, on_guard_lost: Callable[[], None]
+) -> Lifeline:
+    first_word = None
+    if policy.requires_lease:
+        first_word = hello(
+            lease_file=settings.node.lease_file,
+            docker_host=settings.docker_host,
+            heartbeat_timeout_s=policy.heartbeat_timeout_s,
+            kill_budget_s=policy.kill_budget_s,
+            log_format=settings.keys.log.format,
+        )
+    return Lifeline(
+        line,
+        first_word,
+        post=agent.post,
+        patience_s=policy.patience_s,
+        on_guard_lost=on_guard_lost,
+    )
+
+
+def _tell_of_processes(lifeline: Lifeline) -> OnProcess:
+    def tell(name: str, container_id: str, process: Process | None) -> None:
+        pid = 0 if process is None else int(process.folder.name)
+        lifeline.saw(name, container_id, pid, "" if process is None else process.started)
+
+    return tell
+
+
+def _etcd(settings: Settings, me: Sender, agent: Agent, clock: Clock) -> EtcdArbiter | None:
+    arbiter = settings.arbiter
+    if arbiter is None or arbiter.kind != "etcd":
+        return None
+    return EtcdArbiter(
+        endpoints=arbiter.endpoints,
+        cluster=settings.keys.cluster,
+        me=me,
+        post=agent.post,
+        clock=clock,
+        access=Access(
+            username=arbiter.username,
+            password=arbiter.password,
+            ca_file=arbiter.ca_file,
+            cert_file=arbiter.cert_file,
+            key_file=arbiter.key_file,
+        ),
+    )
+
+
+def _fence(settings: Settings, agent: Agent) -> Fence | None:
+    fence, node = settings.fence, settings.node
+    if fence is None:
+        return None
+    return Fence(
+        fence.command,
+        fence.timeout_s,
+        cluster=settings.keys.cluster,
+        me=settings.role,
+        hosts={node.peer: node.peer_host},
+        post=agent.post,
+        environ=os.environ,
+    )
 
 
 def _open_record(settings: Settings, policy: Policy) -> RecordStore:
@@ -211,7 +323,13 @@ def _announce(settings: Settings, policy: Policy, record: RecordStore) -> None:
 
 
 def promise_of(policy: Policy) -> str:
-    """What a pair without an arbiter promises, and what it costs (design, section 4)."""
+    """What this set-up promises, and what it costs (design, section 4)."""
+    if policy.requires_lease:
+        return (
+            "a pair with an arbiter: never two actives; takes over when nothing was heard for"
+            f" {policy.heartbeat_timeout_s:g} s and the arbiter agrees; an active that hears"
+            " neither peer nor arbiter stops in time"
+        )
     if policy.partition_policy is PartitionPolicy.CONSISTENCY:
         return (
             "a pair under partition_policy consistency: never two actives, and no takeover on"
@@ -248,20 +366,4 @@ def _heed_signals(group: asyncio.TaskGroup, node: _Node) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, heed)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m failover_agent.run`: the agent without its command line."""
-    parser = argparse.ArgumentParser(prog="python -m failover_agent.run")
-    parser.add_argument("--config", type=Path)
-    parser.add_argument("--role")
-    parsed = parser.parse_args(arguments)
-    try:
-        return asyncio.run(run_node(config.load(parsed.config, parsed.role)))
-    except FailoverAgentError as error:
-        sys.stderr.write(f"{error}\n")
-        return error.exit_code
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    loop.add_signal_handler(signal.SIGHUP, tell_of_no_reload)
