@@ -19,11 +19,13 @@ from types import CodeType, ModuleType
 from typing import Any
 
 import failover_agent.core as core_package
+from failover_agent.guard import watch
 from failover_agent.simulation.product import Product
 
 CORE = Path(core_package.__file__).parent
 PACKAGE = core_package.__name__
 DATA = frozenset({"policy", "state", "events", "effects", "messages"})
+GUARD = "guard/watch.py"
 
 
 class AnchorGone(AssertionError):
@@ -32,7 +34,7 @@ class AnchorGone(AssertionError):
 
 @dataclass(frozen=True)
 class Edit:
-    """In `file` of the core `old`, which must be there exactly once, becomes `new`."""
+    """In `file` of the core, or in guard/watch.py, `old`, which is there once, becomes `new`."""
 
     file: str
     old: str
@@ -47,20 +49,9 @@ class Edit:
 
 def load(edits: Sequence[Edit], *, checked: bool) -> Product:
     """The mutant. Unless `checked`, its invariants are switched off: the world must notice."""
-    sources: dict[str, str] = {}
-    for edit in edits:
-        assert Path(edit.file).stem not in DATA, "data modules are shared"
-        source = sources.get(edit.file) or (CORE / edit.file).read_text()
-        sources[edit.file] = edit.apply(source)
-    codes = {
-        f"{PACKAGE}.{Path(file).stem}": compile(source, f"<mutant of {file}>", "exec")
-        for file, source in sources.items()
-    }
-    with _forgotten(), _served(codes):
-        modules = {
-            name: importlib.import_module(f"{PACKAGE}.{name}")
-            for name in ("startup", "machine", "plan", "invariants")
-        }
+    sources = _bent(edits)
+    guard = sources.pop(GUARD, None)
+    modules = _decide(sources)
     return Product(
         begin=modules["startup"].begin,
         step=modules["machine"].step,
@@ -68,7 +59,45 @@ def load(edits: Sequence[Edit], *, checked: bool) -> Product:
         plan=modules["plan"].plan,
         check=modules["invariants"].check if checked else _no_check,
         save=modules["plan"].Save,
+        leases=modules["leases"],
+        voter=modules["voter"],
+        ballot=modules["ballot"],
+        register=modules["register"],
+        watch=watch if guard is None else _standalone(guard),
     )
+
+
+def load_modules(edits: Sequence[Edit]) -> dict[str, ModuleType]:
+    """The modules of the mutant that decide, by their full names."""
+    return {f"{PACKAGE}.{name}": module for name, module in _decide(_bent(edits)).items()}
+
+
+def _bent(edits: Sequence[Edit]) -> dict[str, str]:
+    """The sources of the files that are edited, each with all its edits."""
+    sources: dict[str, str] = {}
+    for edit in edits:
+        assert Path(edit.file).stem not in DATA, "data modules are shared"
+        folder = CORE.parent if edit.file == GUARD else CORE
+        source = sources.get(edit.file) or (folder / edit.file).read_text()
+        sources[edit.file] = edit.apply(source)
+    return sources
+
+
+def _decide(sources: Mapping[str, str]) -> dict[str, ModuleType]:
+    """All modules that decide, read anew, by name; the given sources in the place of theirs."""
+    codes = {
+        f"{PACKAGE}.{Path(file).stem}": compile(source, f"<mutant of {file}>", "exec")
+        for file, source in sources.items()
+    }
+    with _forgotten(), _served(codes):
+        return {name: importlib.import_module(f"{PACKAGE}.{name}") for name in _logic()}
+
+
+def _standalone(source: str) -> ModuleType:
+    """The guard stands on its own: nothing that decides imports it."""
+    module = ModuleType("mutant_of_watch")
+    exec(compile(source, f"<mutant of {GUARD}>", "exec"), module.__dict__)
+    return module
 
 
 def _no_check(*_: Any) -> None:

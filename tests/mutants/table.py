@@ -1,4 +1,4 @@
-"""Reads rules.txt: every rule of the plain pair, removed or bent, and the test that catches it.
+"""Reads rules.txt: every rule, removed or bent, and the test that catches it.
 
 A mutant is two lines of comment (rule and what is wrong with it; the directed test that catches
 it) and one or more hunks: `@ file` of the core, then lines as in a diff, where the old lines must
@@ -28,9 +28,9 @@ class Mutant:
     edits: tuple[Edit, ...]
 
 
-def read_mutants() -> Iterator[Mutant]:
-    """Every mutant of rules.txt."""
-    for paragraph in RULES.read_text().strip().split("\n\n"):
+def read_mutants(rules: Path = RULES) -> Iterator[Mutant]:
+    """Every mutant of a table: rules.txt, unless another is named."""
+    for paragraph in rules.read_text().strip().split("\n\n"):
         title, caught_by, *hunks = paragraph.split("\n")
         rule, _, what = title.removeprefix("# ").partition(": ")
         assert caught_by.startswith(CAUGHT_BY), caught_by

@@ -11,12 +11,16 @@ from failover_agent.simulation.product import Product
 from tests.mutants.loader import AnchorGone, Edit, load
 from tests.mutants.table import Mutant, read_mutants
 from tests.simulation import (
+    test_directed_arbiter,
     test_directed_failing,
+    test_directed_fence,
+    test_directed_guard,
     test_directed_holder,
     test_directed_leaving,
     test_directed_starting,
     test_directed_voter,
     test_directed_wires,
+    test_histories,
 )
 
 pytestmark = pytest.mark.mutant
@@ -24,12 +28,16 @@ pytestmark = pytest.mark.mutant
 SCENARIOS: Mapping[str, Callable[[Product], None]] = {
     name: scenario
     for module in (
+        test_directed_arbiter,
         test_directed_failing,
+        test_directed_fence,
+        test_directed_guard,
         test_directed_holder,
         test_directed_leaving,
         test_directed_starting,
         test_directed_voter,
         test_directed_wires,
+        test_histories,
     )
     for name, scenario in vars(module).items()
     if name.startswith("test_")

@@ -41,7 +41,7 @@ from failover_agent.core.state import (
     Reason,
 )
 from failover_agent.simulation.product import Product
-from tests.simulation.pairs import NAMES, T, make_policy
+from tests.simulation.pairs import FINGERPRINT, NAMES, T, make_policy
 
 LONG_AGO = 1000.0
 
@@ -60,6 +60,7 @@ class Alone:
     ) -> None:
         self._core = core
         self._requests = 0
+        self._beats = 0
         self.policy = make_policy(role=role, **differing)
         self.now = LONG_AGO
         self.state = core.begin(
@@ -97,14 +98,14 @@ class Alone:
         )
         self.take(ContainersObserved(seen))
 
-    def other(self, node: str = "primary-1", fingerprint: str = "") -> Sender:
+    def other(self, node: str = "primary-1", fingerprint: str = FINGERPRINT) -> Sender:
         """Who speaks."""
         role = Role.PRIMARY if self.policy.role is Role.BACKUP else Role.BACKUP
         return Sender(role, node, f"run of {node}", fingerprint)
 
     def asks(self, kind: VoteKind, term: int = 0, **sender: Any) -> Vote:
         """A poll, a prepare, a candidacy."""
-        request = VoteRequest(self.other(**sender), kind, term, T, Reason.NOBODY_ACTIVE)
+        request = VoteRequest(self.other(**sender), kind, term, T, T, Reason.NOBODY_ACTIVE)
         answer = self._reply_to(VoteRequested(self._next(), request))
         assert isinstance(answer, VoteAnswer)
         return answer.vote
@@ -120,11 +121,17 @@ class Alone:
         assert isinstance(answer, BeatAnswer)
         return answer
 
+    def says(self, phase: Phase, term: int) -> Beat:
+        """What it says of itself when it is spoken to."""
+        beat = self.answer_to_beat(phase, term).beat
+        assert beat is not None
+        return beat
+
     def answers_beat(self, vote: Vote, phase: Phase = Phase.STANDBY, **differing: Any) -> None:
         """The other one answers our last beat, with its vote."""
         beat = self.beat_of_other(phase, vote.term, **differing)
         term = self.state.durable.term if self.state.held_term is None else self.state.held_term
-        answer = BeatAnswer(beat, vote)
+        answer = BeatAnswer(beat.sender, beat, vote)
         self.take(HeartbeatAnswered(self.other().role, self.now, term, answer))
 
     def answers(self, kind: VoteKind, term: int, *, granted: bool, told: int) -> None:
@@ -146,11 +153,13 @@ class Alone:
         """What the other one says of itself."""
         fields: dict[str, Any] = {
             "sender": self.other(),
+            "number": self._next_beat(),
             "phase": phase,
             "term": term,
             "renews": phase in (Phase.ACTIVE, Phase.PROMOTING, Phase.DEMOTING, Phase.FAILED),
             "hold": False,
             "lease_s": T,
+            "longest_lease_s": T,
             "holder": self.other().role,
             "released": False,
             "leading_for_s": 1.0 if phase is Phase.ACTIVE else None,
@@ -174,6 +183,10 @@ class Alone:
     def _next(self) -> int:
         self._requests += 1
         return self._requests
+
+    def _next_beat(self) -> int:
+        self._beats += 1
+        return self._beats
 
     def _reply_to(self, event: Event) -> object:
         (reply,) = [effect for effect in self.take(event) if isinstance(effect, Reply)]

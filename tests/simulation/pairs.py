@@ -17,6 +17,7 @@ RESTART_GRACE = 6.0
 START = 0.3
 STOP = 0.3
 NAMES = ("db", "web")
+FINGERPRINT = "alike"
 
 
 def make_policy(**differing: Any) -> Policy:
@@ -30,6 +31,7 @@ def make_policy(**differing: Any) -> Policy:
         "restart_grace_period_s": RESTART_GRACE,
         "stop_budget_s": 1.0,
         "kill_budget_s": 0.4,
+        "fingerprint": FINGERPRINT,
     }
     return Policy(**{**settings, **differing})
 

@@ -278,3 +278,20 @@ def test_a_handover_into_a_full_disk_is_finished_once_it_can_be_written(core: Pr
     pair.world.mend_disk("primary")
 
     pair.serves_within("backup", T + DOWNTIME)
+
+
+def test_one_that_could_start_nothing_starts_nothing_beside_what_runs_on_the_other(
+    core: Product,
+) -> None:
+    pair = a_pair_at_rest(core)
+    pair.world.forbid_start("backup", "db")
+    pair.world.kill_agent("primary")
+    pair.world.lose_record("primary")
+    pair.phase_within("backup", Phase.FAILED, 2 * T)
+    pair.world.start_agent("primary")
+    pair.running_s(2 * T)
+    assert pair.world.runs("primary") == ("db", "web")
+
+    pair.world.allow_start("backup", "db")
+    pair.running_s(3 * RESTART_GRACE)
+    assert pair.world.serves("primary") != pair.world.serves("backup")

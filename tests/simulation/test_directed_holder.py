@@ -84,7 +84,7 @@ def a_restarted(core: Product, **differing: Any) -> Alone:
 
 def test_a_restarted_agent_resumes_its_term_once_it_is_renewed(core: Product) -> None:
     alone = a_restarted(core)
-    assert alone.answer_to_beat(Phase.STANDBY, 5).beat.renews
+    assert alone.says(Phase.STANDBY, 5).renews
     alone.answers_beat(Vote(True, 5, None, T), running=0)
 
     assert (alone.state.phase, alone.state.held_term) == (Phase.ACTIVE, 5)
@@ -101,7 +101,7 @@ def test_a_restarted_agent_that_is_refused_does_not_resume(core: Product) -> Non
 
 def test_after_a_boot_there_is_nothing_to_resume(core: Product) -> None:
     alone = a_restarted(core, boot_is_new=True)
-    assert not alone.answer_to_beat(Phase.STANDBY, 5).beat.renews
+    assert not alone.says(Phase.STANDBY, 5).renews
     alone.answers_beat(Vote(True, 5, None, T), running=0)
 
     assert alone.state.held_term is None

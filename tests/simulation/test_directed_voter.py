@@ -102,9 +102,9 @@ def test_a_report_of_one_that_holds_nothing_renews_nothing(core: Product) -> Non
 
 def test_only_a_holder_asks_for_a_renewal(core: Product) -> None:
     alone = a_voter(core, **A_TERM)
-    assert not alone.answer_to_beat(Phase.STANDBY, 5).beat.renews
+    assert not alone.says(Phase.STANDBY, 5).renews
     leader = a_leader(core)
-    assert leader.answer_to_beat(Phase.STANDBY, 1).beat.renews
+    assert leader.says(Phase.STANDBY, 1).renews
 
 
 def test_without_a_record_nothing_is_granted_for_t(core: Product) -> None:
@@ -121,7 +121,7 @@ def test_without_a_record_nothing_is_granted_for_t(core: Product) -> None:
 def test_without_a_record_the_longest_t_told_counts(core: Product) -> None:
     alone = Alone(core, partition_policy=PartitionPolicy.CONSISTENCY)
     alone.sees(running=False)
-    alone.beats(Phase.STANDBY, 0, lease_s=3 * T, **STANDING_BY)
+    alone.beats(Phase.STANDBY, 0, lease_s=3 * T, longest_lease_s=3 * T, **STANDING_BY)
     alone.wait(2 * T)
     assert alone.asks(VoteKind.CANDIDACY, 1).refusal is Refusal.JUST_STARTED
     alone.wait(1.2 * T)

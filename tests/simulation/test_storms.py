@@ -1,37 +1,48 @@
-"""Random histories: SIMULATION_SEEDS of them for each policy (`make soak` sets it)."""
+"""Random histories: SIMULATION_SEEDS of each kind of cluster (`make soak` sets it)."""
 
 import os
+from dataclasses import replace
 
 import pytest
 
 from failover_agent.core.policy import PartitionPolicy
-from failover_agent.simulation.run import Options, suffer_one_failure, weather_a_storm
+from failover_agent.simulation.run import (
+    Arbiter,
+    Options,
+    suffer_one_failure,
+    weather_a_storm,
+)
 
 pytestmark = pytest.mark.simulation
 
-SEEDS = int(os.environ.get("SIMULATION_SEEDS", "100"))
-IN_ONE_TEST = 20
+SEEDS = int(os.environ.get("SIMULATION_SEEDS", "20"))
+IN_ONE_TEST = 10
 
 FIRST_SEEDS = range(0, SEEDS, IN_ONE_TEST)
+CLUSTERS = {
+    "availability": Options(0, PartitionPolicy.AVAILABILITY),
+    "consistency": Options(0, PartitionPolicy.CONSISTENCY),
+    "witness": Options(0, arbiter=Arbiter.WITNESS),
+    "etcd": Options(0, arbiter=Arbiter.ETCD),
+}
 
 
-def options_from(first: int, policy: PartitionPolicy) -> list[Options]:
-    return [Options(seed, policy) for seed in range(first, min(first + IN_ONE_TEST, SEEDS))]
+def options_from(first: int, cluster: str) -> list[Options]:
+    seeds = range(first, min(first + IN_ONE_TEST, SEEDS))
+    return [replace(CLUSTERS[cluster], seed=seed) for seed in seeds]
 
 
-@pytest.mark.parametrize("policy", PartitionPolicy)
+@pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("first", FIRST_SEEDS)
-def test_a_storm_breaks_no_rule_and_the_pair_settles_after_it(
-    first: int, policy: PartitionPolicy
-) -> None:
-    for options in options_from(first, policy):
+def test_a_storm_breaks_no_rule_and_the_cluster_settles_after_it(first: int, cluster: str) -> None:
+    for options in options_from(first, cluster):
         weather_a_storm(options)
 
 
-@pytest.mark.parametrize("policy", PartitionPolicy)
+@pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("first", FIRST_SEEDS)
 def test_one_failure_touches_nothing_or_is_mended_within_the_bound(
-    first: int, policy: PartitionPolicy
+    first: int, cluster: str
 ) -> None:
-    for options in options_from(first, policy):
+    for options in options_from(first, cluster):
         suffer_one_failure(options)

@@ -9,9 +9,11 @@ from failover_agent.core.policy import PartitionPolicy
 from failover_agent.simulation.checkers import Broken
 from failover_agent.simulation.facts import Fact, Saw
 from failover_agent.simulation.faults import KINDS, storm, unleash
-from failover_agent.simulation.run import Options, build, main, weather_a_storm
+from failover_agent.simulation.run import Arbiter, Options, build, main, weather_a_storm
 from failover_agent.simulation.scheduler import RunsInCircles, Scheduler, Signal, either
+from failover_agent.simulation.trio_faults import OF_ETCD, OF_WITNESS
 from tests.simulation.pairs import INTERVAL, Pair, T, a_pair_at_rest
+from tests.simulation.trios import a_trio_at_rest
 
 pytestmark = pytest.mark.simulation
 
@@ -20,6 +22,11 @@ def test_the_same_seed_is_the_same_history_to_the_last_line() -> None:
     for policy in PartitionPolicy:
         first = weather_a_storm(Options(7, policy))
         again = weather_a_storm(Options(7, policy))
+
+        assert first.tale(10_000) == again.tale(10_000)
+    for arbiter in (Arbiter.WITNESS, Arbiter.ETCD):
+        first = weather_a_storm(Options(7, arbiter=arbiter))
+        again = weather_a_storm(Options(7, arbiter=arbiter))
 
         assert first.tale(10_000) == again.tale(10_000)
 
@@ -133,6 +140,20 @@ def test_every_fault_can_befall_a_pair_and_end() -> None:
         world.run_for(30)
 
 
+def test_every_fault_can_befall_a_pair_with_an_arbiter_and_end() -> None:
+    for arbiter, known in ((Arbiter.WITNESS, OF_WITNESS), (Arbiter.ETCD, OF_ETCD)):
+        for kind in known.keys() - KINDS.keys():
+            options = Options(3, arbiter=arbiter, storm_s=40.0)
+            world = build(options)
+            faults = storm(Random(kind), tuple(world.hosts), 40.0, 4.0, kinds=[kind], known=known)
+            unleash(world, faults, known)
+            world.run_for(options.storm_s)
+
+            assert faults
+            world.heal()
+            world.run_for(30)
+
+
 def test_the_command_line_runs_a_seed_and_tells_its_story(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
@@ -141,3 +162,30 @@ def test_the_command_line_runs_a_seed_and_tells_its_story(
     printed = capsys.readouterr().out
     assert "primary   the host boots" in printed
     assert "1 histories, 0 broke a rule" in printed
+
+
+def test_the_command_line_runs_a_seed_with_an_arbiter(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for arbiter in ("witness", "etcd"):
+        assert main(["--seed", "5", "--arbiter", arbiter, "--storm", "20"]) == 0
+        assert main(["--seeds", "2", "--arbiter", arbiter, "--single"]) == 0
+
+    assert "2 histories, 0 broke a rule" in capsys.readouterr().out
+
+
+def test_two_at_once_with_an_arbiter_have_no_excuse_while_anybody_watches() -> None:
+    trio = a_trio_at_rest()
+    trio.world.cut("primary", "backup")
+    with pytest.raises(Broken, match="S1"):
+        trio.world.hosts["backup"].engine.launch("web", by_us=True)
+
+
+def test_two_at_once_that_nobody_watches_may_last_until_somebody_is_back() -> None:
+    trio = a_trio_at_rest()
+    trio.world.kill_agent("primary")
+    trio.world.kill_guard("primary")
+    trio.world.hosts["backup"].engine.launch("web", by_us=True)
+    trio.running_s(T)
+
+    assert "OVERLAP: neither guard nor agent of primary were there" in trio.world.tale()

@@ -180,7 +180,7 @@ class NeverTwo:
         policy = next(iter(world.hosts.values())).policy
         if self._word.stands:
             return "the operator gave his word"
-        if policy.partition_policy is PartitionPolicy.CONSISTENCY:
+        if policy.partition_policy is PartitionPolicy.CONSISTENCY or policy.has_fence:
             return ""
         if world.weather.calm_for_s(PATH) > policy.heartbeat_timeout_s + self._longest_start_s:
             return ""
@@ -245,7 +245,10 @@ class TermsGrow:
         self._started[node] = term
         self._grant(node, term, Holder(policy.role, node))
         first = self._starters.setdefault(term, node)
-        rivals = first != node and policy.partition_policy is PartitionPolicy.CONSISTENCY
+        # One that fenced its peer asked it for nothing, and may not know its term.
+        waits = policy.partition_policy is PartitionPolicy.CONSISTENCY and not policy.has_fence
+        strict = policy.requires_lease or waits
+        rivals = first != node and strict
         if rivals and not self._world.a_record_was_lost and not self._word.stands:
             raise Broken("S3", f"{first} and {node} both start in term {term}")
 

@@ -49,7 +49,9 @@ class Check(Enum):
 
 @dataclass(slots=True)
 class Container:
-    """One container, and how it will behave. `by_us`: the process was started by an agent."""
+    """One container, and how it will behave. `by_us`: the process was started by an agent, at
+    `launched_at_s`, by a call that took `start_took_s`.
+    """
 
     name: str
     exists: bool = True
@@ -67,6 +69,8 @@ class Container:
     healthy_after_s: float = 0.5
     stop_takes_s: float = 0.3
     lives_for_s: float | None = None
+    start_took_s: float = 0.0
+    launched_at_s: float = 0.0
 
     @property
     def is_alive(self) -> bool:
@@ -138,6 +142,7 @@ class Engine:
     def start(self, name: str) -> Signal[str]:
         """Start it for an agent; a running one is left alone."""
         container = self.containers[name]
+        called_at_s = self._scheduler.now_s
 
         def work() -> str:
             if not container.exists:
@@ -148,6 +153,7 @@ class Engine:
                 return ""
             if not container.can_start:
                 return "its port is taken"
+            container.start_took_s = self._scheduler.now_s - called_at_s
             self.launch(name, by_us=True)
             return ""
 
@@ -215,6 +221,7 @@ class Engine:
             return
         container.process = Process.RUNNING
         container.by_us = by_us
+        container.launched_at_s = self._scheduler.now_s
         container.starts += 1
         container.check = Check.STARTING if container.has_check else Check.NONE
         self._witness.container_started(self._host, container)
@@ -227,9 +234,9 @@ class Engine:
             self._for_this(container, container.lives_for_s, lambda: self.kill(name, "crashed"))
         assert container.incarnation == incarnation
 
-    def kill(self, name: str, why: str = "killed") -> None:
+    def kill(self, name: str, why: str = "killed", *, by_agent: bool = False) -> None:
         """Its process ends, whatever the engine does."""
-        self._end(self.containers[name], why)
+        self._end(self.containers[name], why, by_agent=by_agent)
 
     def pause(self, name: str) -> None:
         """Freeze its processes."""

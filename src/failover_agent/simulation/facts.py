@@ -51,6 +51,13 @@ class Ordered:
 
 
 @dataclass(frozen=True, slots=True)
+class Saved:
+    """The agent of `host` wrote its record, or failed to."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class Said:
     """The agent of `host` put words on the wire."""
 
@@ -81,11 +88,30 @@ class AgentEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class Booted:
+    """`host` was switched on: another clock."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
 class Glanced:
     """A moment has passed: time to look at the whole world."""
 
 
-Fact = Started | Ended | Altered | Ordered | Said | Saw | AgentBegan | AgentEnded | Glanced
+Fact = (
+    Saved
+    | Started
+    | Ended
+    | Altered
+    | Ordered
+    | Said
+    | Saw
+    | AgentBegan
+    | AgentEnded
+    | Booted
+    | Glanced
+)
 
 
 class Watcher(Protocol):

@@ -264,7 +264,9 @@ def _run_by_hand(world: World, fault: Fault) -> Undo:
     return lambda: None
 
 
-KINDS: Mapping[str, Callable[[World, Fault], Undo]] = {
+Kinds = Mapping[str, Callable[[World, Fault], Undo]]
+
+KINDS: Kinds = {
     "cut": _cut,
     "cut one way": _cut_one_way,
     "lossy": _lossy,
@@ -339,10 +341,12 @@ def storm(
     timeout_s: float,
     *,
     kinds: Sequence[str] = (),
+    known: Kinds = KINDS,
+    that_hurt: Sequence[Sequence[str]] = (ELECTIONS, HANDOVERS),
 ) -> list[Fault]:
     """A schedule of `lasts_s` seconds for a pair whose T is `timeout_s`, of `kinds` if given."""
-    swarm = dice.sample(sorted(KINDS), dice.randint(FEWEST_KINDS, MOST_KINDS))
-    kinds = kinds or dice.choice((swarm, swarm, ELECTIONS, HANDOVERS))
+    swarm = dice.sample(sorted(known), dice.randint(FEWEST_KINDS, MOST_KINDS))
+    kinds = kinds or dice.choice((swarm, swarm, *that_hurt))
     pause_s = dice.choice((0.5, 1.0, 2.0)) * timeout_s
     faults: list[Fault] = []
     at_s = dice.uniform(0.0, 3 * timeout_s)
@@ -353,17 +357,17 @@ def storm(
     return faults
 
 
-def unleash(world: World, faults: list[Fault]) -> None:
+def unleash(world: World, faults: list[Fault], known: Kinds = KINDS) -> None:
     """Plan every fault and its end."""
     for fault in faults:
-        world.scheduler.at(fault.at_s, _stroke(world, fault))
+        world.scheduler.at(fault.at_s, _stroke(world, fault, known))
 
 
-def _stroke(world: World, fault: Fault) -> Undo:
+def _stroke(world: World, fault: Fault, known: Kinds) -> Undo:
     def strike() -> None:
         if world.is_healed:
             return
-        undo = KINDS[fault.kind](world, fault)
+        undo = known[fault.kind](world, fault)
         world.scheduler.after(fault.lasts_s, lambda: None if world.is_healed else undo())
 
     return strike

@@ -10,12 +10,14 @@ from typing import Any
 
 from failover_agent.core.messages import Request
 from failover_agent.core.state import Phase
+from failover_agent.simulation.etcd import Store
 from failover_agent.simulation.facts import Chronicle, Glanced
 from failover_agent.simulation.network import Exchange, Network
 from failover_agent.simulation.node import Agent, Host
 from failover_agent.simulation.product import SHIPPED, Product
 from failover_agent.simulation.scheduler import Scheduler
 from failover_agent.simulation.weather import Weather
+from failover_agent.simulation.witness import Witness
 
 GLANCE_S = 0.25
 """The checkers look at the whole world this often."""
@@ -31,6 +33,8 @@ class Ground:
         self.network = Network(self.scheduler)
         self.weather = Weather(lambda: self.scheduler.now_s)
         self.hosts: dict[str, Host] = {}
+        self.witness: Witness | None = None
+        self.store: Store | None = None
         self.chronicle = Chronicle(lambda: self.scheduler.now_s)
         self._runs = 0
         self._nodes = 0
@@ -48,6 +52,17 @@ class Ground:
         """The number of a new record."""
         self._nodes += 1
         return self._nodes
+
+    @property
+    def arbiter(self) -> str:
+        """The name of the third machine, empty in a plain pair."""
+        third = self.witness or self.store
+        return "" if third is None else third.name
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """All that wires lead to."""
+        return (*self.hosts, self.arbiter) if self.arbiter else tuple(self.hosts)
 
     # --- time -------------------------------------------------------------------------------------
 
@@ -103,6 +118,9 @@ class Ground:
 
     def arrive(self, target: str, request: Request, exchange: Exchange[Any]) -> None:
         """A request has come to the network card of `target`."""
+        if self.witness is not None and target == self.witness.name:
+            self.witness.receive(request, exchange)
+            return
         host = self.hosts[target]
         if not host.is_on:
             return

@@ -29,7 +29,7 @@ from failover_agent.core.events import (
     StartFailed,
     StopFailed,
 )
-from failover_agent.simulation.engine import Check, Hint, Mode
+from failover_agent.simulation.engine import Check, Hint, Mode, void
 from failover_agent.simulation.scheduler import Signal, Task, either
 
 if TYPE_CHECKING:
@@ -49,6 +49,9 @@ HEALTHY_WITHIN_S = 6.0
 
 STOPPED_WITHIN_S = 8.0
 """How long a stop is tried before it is reported as failed."""
+
+KILL_S = (0.002, 0.05)
+"""From SIGKILL until a container is gone."""
 
 Order = StartContainers | RepairContainer | StopContainers | ManageRestartPolicy
 
@@ -122,24 +125,26 @@ class Lane:
         self._agent = agent
         self._engine = agent.host.engine
         self._orders: deque[Order] = deque()
-        self._stops: deque[StopContainers] = deque()
+        self._dice = agent.world.scheduler.dice(f"lane {agent.run_id}")
+        self._stops = 0
         self._stop_wanted: Signal[None] = Signal()
+        self._hurry: Signal[None] = Signal()
         self._working: Task | None = None
-        self._stopping = False
 
     @property
     def is_stopping(self) -> bool:
         """Was a stop handed out that has no answer yet?"""
-        return self._stopping or bool(self._stops)
+        return self._stops > 0
 
     def take(self, order: Order) -> None:
         """Carry `order` out when its turn comes."""
         if isinstance(order, StopContainers):
-            self._stops.append(order)
+            self._stops += 1
             self._stop_wanted.fire(None)
-            if not self._stopping:
-                self._stopping = True
-                self._agent.spawn(self._do_stops())
+            if order.grace_s is not None:
+                hurry, self._hurry = self._hurry, Signal()
+                hurry.fire(None)
+            self._agent.spawn(self._stop(order))
             return
         self._orders.append(order)
         if self._working is None:
@@ -193,30 +198,57 @@ class Lane:
         error = await self._engine.start(order.name)
         self._agent.post(RepairFinished(order.term, order.name, error))
 
-    async def _do_stops(self) -> None:
-        while self._stops:
-            await self._stop(self._stops.popleft())
-        self._stop_wanted = Signal()
-        self._stopping = False
-
     async def _stop(self, order: StopContainers) -> None:
         late = self._agent.world.scheduler.sleep(STOPPED_WITHIN_S)
-        if self._working is not None:
-            # Shielded: the start call itself is not taken back, so wait until it has ended.
-            await either(self._working.ended, late)
-        while not late.fired:
-            for name in order.names:
-                await either(self._engine.stop(name, order.grace_s), late)
-            if self._are_seen_gone(order.names):
-                break
-            await either(self._agent.world.scheduler.sleep(0.2), late)
-        if self._working is None and self._are_seen_gone(order.names):
+        if order.grace_s is None:
+            await self._stop_in_turn(order, late)
+        else:
+            await self._stop_side_by_side(order, order.grace_s, late)
+        self._stops -= 1
+        if not self._stops:
+            self._stop_wanted = Signal()
+        if self._is_done(order):
             self._agent.post(ContainersStopped(order.term))
             return
         left = tuple(name for name in order.names if not self._is_seen_gone(name))
         self._agent.post(
             StopFailed(order.term, left or order.names, "still there, or nobody knows")
         )
+
+    async def _stop_in_turn(self, order: StopContainers, late: Signal[None]) -> None:
+        """Each has its own time, unless a stop without any comes in between."""
+        hurry = self._hurry
+        if self._working is not None:
+            # Shielded: the start call itself is not taken back, so wait until it has ended.
+            await either(self._working.ended, late, hurry)
+        while not late.fired:
+            for name in order.names:
+                await either(self._engine.stop(name, None), late, hurry)
+            if self._is_done(order):
+                return
+            await either(self._agent.world.scheduler.sleep(0.2), late)
+
+    async def _stop_side_by_side(
+        self, order: StopContainers, grace_s: float, late: Signal[None]
+    ) -> None:
+        """All at once; at the end of the grace they are killed, by engine and by process (H3)."""
+        scheduler = self._agent.world.scheduler
+        for name in order.names:
+            void(self._engine.stop(name, grace_s))
+        hurry = self._hurry if grace_s else Signal[None]()
+        waited = scheduler.sleep(grace_s)
+        while not (waited.fired or hurry.fired or self._is_done(order)):
+            await either(scheduler.sleep(0.02), waited, hurry)
+        while not (late.fired or self._is_done(order)):
+            await either(scheduler.sleep(self._dice.uniform(*KILL_S)), late)
+            for name in order.names:
+                void(self._engine.stop(name, 0.0))
+                if self._engine.can_see_processes:
+                    self._engine.kill(name, "killed by its agent", by_agent=True)
+            await either(scheduler.sleep(0.05), late)
+
+    def _is_done(self, order: StopContainers) -> bool:
+        return self._working is None and self._are_seen_gone(order.names)
 
     def _are_seen_gone(self, names: tuple[str, ...]) -> bool:
         return all(self._is_seen_gone(name) for name in names)

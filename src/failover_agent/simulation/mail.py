@@ -33,6 +33,7 @@ from failover_agent.core.messages import (
     VoteRequest,
 )
 from failover_agent.core.policy import Role
+from failover_agent.simulation.etcd import Client
 from failover_agent.simulation.facts import Said
 from failover_agent.simulation.network import Exchange
 
@@ -49,6 +50,8 @@ class Mail:
         self._requests: dict[int, Exchange[Any]] = {}
         self._last_request = 0
         self._newest_run: dict[Role, int] = {}
+        store = agent.world.store
+        self._register = None if store is None else Client(agent, store)
 
     def take(self, effect: SendHeartbeat | SendVoteRequest | SendRelease | Reply) -> None:
         """Put it on the wire."""
@@ -73,9 +76,8 @@ class Mail:
     def _send_heartbeat(self, effect: SendHeartbeat) -> None:
         sent_at_s, to = self._agent.host.clock(), effect.to
 
-        def answered(answer: BeatAnswer) -> None:
-            self._hear(to, answer.beat.sender.run_id)
-            self._agent.post(HeartbeatAnswered(to, sent_at_s, effect.beat.term, answer))
+        def answered(left_at_s: float, answer: BeatAnswer) -> None:
+            self._agent.post(HeartbeatAnswered(to, left_at_s, effect.beat.term, answer))
 
         self._ask(
             to,
@@ -86,11 +88,10 @@ class Mail:
         )
 
     def _send_vote_request(self, effect: SendVoteRequest) -> None:
-        sent_at_s, to, request = self._agent.host.clock(), effect.to, effect.request
+        to, request = effect.to, effect.request
 
-        def answered(answer: VoteAnswer) -> None:
-            self._hear(to, answer.sender.run_id)
-            self._agent.post(VoteAnswered(to, sent_at_s, answer))
+        def answered(left_at_s: float, answer: VoteAnswer) -> None:
+            self._agent.post(VoteAnswered(to, left_at_s, answer))
 
         self._ask(
             to,
@@ -103,8 +104,7 @@ class Mail:
     def _send_release(self, effect: SendRelease) -> None:
         to, request = effect.to, effect.request
 
-        def answered(answer: ReleaseAnswer) -> None:
-            self._hear(to, answer.sender.run_id)
+        def answered(_: float, answer: ReleaseAnswer) -> None:
             self._agent.post(ReleaseAnswered(to, answer))
 
         self._ask(
@@ -120,17 +120,24 @@ class Mail:
         to: Role,
         request: Request,
         deadline_s: float,
-        answered: Callable[[Any], None],
+        answered: Callable[[float, Any], None],
         failed: Callable[[str], None],
     ) -> None:
-        self._agent.world.chronicle.happened(Said(self._agent.host.name, request))
-        exchange = Exchange(self._agent, deadline_s, answered, failed)
+        """`answered` is told when the question left."""
+        if to is Role.WITNESS and self._register is not None:
+            self._register.ask(request, deadline_s, answered, failed)
+            return
+        world, here = self._agent.world, self._agent.host.name
+        world.chronicle.happened(Said(here, request))
+        left_at_s = self._agent.host.clock()
+
+        def heard(answer: Any) -> None:
+            self._hear(to, answer.sender.run_id)
+            answered(left_at_s, answer)
+
+        exchange = Exchange(self._agent, deadline_s, heard, failed)
         target = self._agent.host.endpoints[to]
-        self._agent.world.network.carry(
-            self._agent.host.name,
-            target,
-            lambda: self._agent.world.arrive(target, request, exchange),
-        )
+        world.network.carry(here, target, lambda: world.arrive(target, request, exchange))
 
     # --- messages of others ---------------------------------------------------------------------
 

@@ -13,12 +13,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, assert_never
 
 from failover_agent.core.effects import (
+    ArmGuard,
+    DisarmGuard,
     Effect,
     Exit,
     ManageRestartPolicy,
+    MoveDeadline,
     RepairContainer,
     Reply,
     ReplyToOperator,
+    RunFence,
     SendHeartbeat,
     SendRelease,
     SendVoteRequest,
@@ -27,26 +31,31 @@ from failover_agent.core.effects import (
 )
 from failover_agent.core.events import (
     Event,
+    GuardArmed,
+    GuardFailed,
     RecordWritable,
     RecordWriteFailed,
     Tick,
 )
 from failover_agent.core.policy import Policy, Role
-from failover_agent.core.state import Durable, Phase, State
+from failover_agent.core.state import NEVER, Durable, Phase, State
 from failover_agent.simulation.engine import Engine
-from failover_agent.simulation.facts import Ordered, Saw
+from failover_agent.simulation.facts import Ordered, Saved, Saw
+from failover_agent.simulation.fence import Fence
+from failover_agent.simulation.guard import ANSWERS_WITHIN_S, Guard
 from failover_agent.simulation.lane import Lane, Watcher
+from failover_agent.simulation.machine import Machine
 from failover_agent.simulation.mail import Mail
 from failover_agent.simulation.scheduler import Call, Signal, Task, Timer
 
 if TYPE_CHECKING:
-    from failover_agent.simulation.world import World
+    from failover_agent.simulation.machines import Machines
 
 MAY_START = frozenset({Phase.PROMOTING, Phase.ACTIVE, Phase.FAILED})
 """The phases in which a start call may be made."""
 
-SAVE_S = (0.001, 0.03)
-"""How long a save takes on a disk that is well."""
+SHORTEST_SAVE_S = 0.5
+"""A save has T/4, and never less than this."""
 
 MOST_VAIN_TICKS = 50
 """More ticks in a row that are due at once: the core asks for a moment that is over."""
@@ -65,43 +74,37 @@ class Record:
     durable: Durable
 
 
-class Host:
-    """A machine: its clock, its disk, its engine, and an agent while one runs."""
+class Host(Machine):
+    """A machine with an engine, and a guard and an agent while they run.
 
-    def __init__(self, world: World, name: str, policy: Policy, endpoints: dict[Role, str]) -> None:
+    `lease_file` is what the guard has written on tmpfs. A `supervisor` starts guard and agent again
+    after so many seconds; None: nobody does.
+    """
+
+    def __init__(
+        self, world: Machines, name: str, policy: Policy, endpoints: dict[Role, str]
+    ) -> None:
         """Off, with an empty disk. `endpoints` says which host is meant by a role."""
-        self.world = world
-        self.name = name
+        super().__init__(world, name, policy.clock_drift)
         self.policy = policy
         self.endpoints = endpoints
-        self.dice = world.scheduler.dice(f"host {name}")
         self.engine = Engine(world.scheduler, name, policy.containers, world.chronicle)
+        self.fence = Fence(world, self)
         self.record: Record | None = None
-        self.record_fails = False
-        self.save_s = SAVE_S
+        self.lease_file: Any = None
+        self.guard: Guard | None = None
         self.agent: Agent | None = None
-        self.is_on = False
-        self.boot = 0
-        self._booted_at_s = 0.0
-        self._zero_s = 0.0
-        self.clock_rate = 1.0 + self.dice.uniform(-1, 1) * policy.clock_drift * 0.98
-
-    def clock(self) -> float:
-        """CLOCK_BOOTTIME of this host, in seconds."""
-        return self._zero_s + (self.world.scheduler.now_s - self._booted_at_s) * self.clock_rate
 
     def power_on(self) -> None:
-        """Boot: another boot id, a clock that begins anew."""
-        assert not self.is_on, f"{self.name} is on"
-        self.is_on = True
-        self.boot += 1
-        self._booted_at_s = self.world.scheduler.now_s
-        self._zero_s = self.dice.uniform(5.0, 500.0)
+        """Boot: another boot id, a clock that begins anew, an empty tmpfs."""
+        self.begin_clock()
         self.engine.power_on()
 
     def power_off(self) -> None:
-        """Crash: agent and containers end at once, the disk stays."""
+        """Crash: guard, agent and containers end at once, the disk stays."""
         self.kill_agent()
+        self.kill_guard()
+        self.lease_file = None
         self.is_on = False
         self.engine.power_off()
 
@@ -109,6 +112,8 @@ class Host:
         """What a supervisor does. Without a record the agent makes one (V4)."""
         assert self.is_on, f"{self.name} is off"
         assert self.agent is None, f"{self.name} has an agent"
+        if self.policy.requires_lease and self.guard is None:
+            self.guard = Guard(self)
         self.agent = Agent(self)
 
     def kill_agent(self) -> None:
@@ -116,6 +121,12 @@ class Host:
         if self.agent is not None:
             self.agent.die()
             self.agent = None
+
+    def kill_guard(self) -> None:
+        """SIGKILL. Its file stays."""
+        if self.guard is not None:
+            self.guard.die()
+            self.guard = None
 
     def write(self, durable: Durable) -> bool:
         """Write the record; False when that failed. It may be on the disk all the same."""
@@ -140,6 +151,7 @@ class Agent:
         self.crash_after_items: int | None = None
         self.crash_at_save = ""
         self._backlog: deque[Call] = deque()
+        self._unbegun: list[Task] = []
         self._inbox: deque[Event] = deque()
         self._is_saving = False
         self._is_pumping = False
@@ -147,14 +159,20 @@ class Agent:
         self._vain_ticks = 0
         self._core = self.world.core
         self._dice = self.world.scheduler.dice(self.run_id)
-        self.state = self._begin()
+        self._arming: int | None = None
+        self.child, lease_until_s = 0, NEVER
+        if host.guard is not None:
+            self.child, lease_until_s = host.guard.welcome()
+        self.state = self._begin(lease_until_s)
         self.started_at_s = self.world.scheduler.now_s
         self.lane = Lane(self)
         self.mail = Mail(self)
+        if host.guard is not None:
+            host.guard.greet(self)
         Watcher(self)
         self.post(Tick())
 
-    def _begin(self) -> State:
+    def _begin(self, lease_until_s: float) -> State:
         host = self.host
         was_lost = host.record is None
         if host.record is None:
@@ -168,6 +186,7 @@ class Agent:
             record_lost=was_lost,
             boot_is_new=boot_is_new,
             now=host.clock(),
+            lease_until_s=lease_until_s,
         )
         if not host.record_fails:
             host.record = Record(host.record.node_id, host.boot, state.durable)
@@ -187,7 +206,10 @@ class Agent:
 
     def spawn(self, coroutine: Coroutine[Signal[Any], None, None]) -> Task:
         """Run a coroutine inside the process."""
-        return Task(coroutine, self.call)
+        task = Task(coroutine, self.call)
+        if not task.has_begun:
+            self._unbegun.append(task)
+        return task
 
     def after(self, seconds: float, call: Call) -> Timer:
         """Make `call` in `seconds` of this host's clock, a little late as loops are."""
@@ -211,6 +233,9 @@ class Agent:
         self.is_dead = True
         self._backlog.clear()
         self._inbox.clear()
+        for task in self._unbegun:
+            if not task.has_begun:
+                task.cancel()
         if self._timer is not None:
             self._timer.cancel()
 
@@ -224,8 +249,14 @@ class Agent:
 
     def may_act(self, term: int) -> bool:
         """May a start call of `term` be made now?"""
-        state = self.state
-        return state.held_term == term and state.phase in MAY_START and not self.lane.is_stopping
+        state, policy, leases = self.state, self.host.policy, self._core.leases
+        return (
+            state.held_term == term
+            and self.host.clock() < leases.start_deadline_s(state, policy)
+            and leases.is_guarded(state, policy)
+            and state.phase in MAY_START
+            and not self.lane.is_stopping
+        )
 
     def _pump(self) -> None:
         if self._is_pumping:
@@ -278,8 +309,8 @@ class Agent:
                 continue
             if self._crashes_at_save("before"):
                 return
-            await self.world.scheduler.sleep(self._dice.uniform(*self.host.save_s))
-            is_written = self.host.write(item.durable)
+            is_written = await self._save(item.durable)
+            self.world.chronicle.happened(Saved(self.host.name))
             if self._crashes_at_save("after"):
                 return
             if not is_written:
@@ -292,6 +323,13 @@ class Agent:
         self._is_saving = False
         if not self.is_dead:
             self._pump()
+
+    async def _save(self, durable: Durable) -> bool:
+        """One that takes too long counts as failed, though it may come to its end."""
+        takes_s = self._dice.uniform(*self.host.save_s)
+        limit_s = max(SHORTEST_SAVE_S, self.host.policy.heartbeat_timeout_s / 4)
+        await self.world.scheduler.sleep(min(takes_s, limit_s))
+        return self.host.write(durable) and takes_s <= limit_s
 
     def _write_again(self) -> None:
         """After a failure: try each second, and say when it worked."""
@@ -333,8 +371,29 @@ class Agent:
                 self.world.tell(self.host.name, f"operator: {word}: {effect.sentence}")
             case StartContainers() | RepairContainer() | StopContainers() | ManageRestartPolicy():
                 self.lane.take(effect)
+            case ArmGuard() | MoveDeadline() | DisarmGuard():
+                self._tell_guard(effect)
+            case RunFence():
+                self.host.fence.run(self, effect)
             case Exit():
                 self.world.tell(self.host.name, f"agent leaves: {effect.sentence}")
                 self.world.agent_left(self.host.name)
             case _:
                 assert_never(effect)
+
+    # --- the guard ------------------------------------------------------------------------------
+
+    def _tell_guard(self, order: ArmGuard | MoveDeadline | DisarmGuard) -> None:
+        if isinstance(order, ArmGuard):
+            self._arming, term = order.term, order.term
+            self.after(
+                ANSWERS_WITHIN_S, lambda: self.guard_said(GuardFailed(term, "it does not answer"))
+            )
+        if self.host.guard is not None:
+            self.host.guard.say(self, order)
+
+    def guard_said(self, event: GuardArmed | GuardFailed) -> None:
+        """One answer to each question."""
+        if self._arming == event.term:
+            self._arming = None
+            self.post(event)

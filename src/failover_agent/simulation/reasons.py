@@ -34,6 +34,7 @@ from failover_agent.simulation.facts import (
     Saw,
 )
 from failover_agent.simulation.lane import LIST_EVERY_S, LOST_AFTER_S
+from failover_agent.simulation.never_two import LeaseBook, NeverTwoAtAll
 from failover_agent.simulation.weather import LONG_AGO_S, Kind
 from failover_agent.simulation.world import World
 
@@ -47,9 +48,10 @@ BLIND = frozenset({Kind.ENGINE, Kind.AGENT})
 class StopsForAReason:
     """Judges each order to stop something that an agent had started."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, book: LeaseBook) -> None:
         """Nobody is able yet."""
         self._world = world
+        self._book = book
         self._prepared_at_s: dict[str, float] = {}
         self._outdone_at_s: dict[str, float] = {}
         self._able_at_s: dict[str, float] = {}
@@ -85,7 +87,7 @@ class StopsForAReason:
         match event:
             case HeartbeatReceived(beat=beat):
                 self._hear(host, beat)
-            case HeartbeatAnswered(answer=answer):
+            case HeartbeatAnswered(answer=answer) if answer.beat is not None:
                 self._hear(host, answer.beat)
             case VoteAnswered(answer=answer) if answer.kind is VoteKind.PREPARE:
                 if answer.vote.granted:
@@ -121,6 +123,8 @@ class StopsForAReason:
         policy = self._world.hosts[host].policy
         if host in self._shuts_down or self._is_recent(self._outdone_at_s, host, policy):
             return
+        if policy.requires_lease and self._may_stop_for_its_lease(host):
+            return
         if host in self._stop_failed:
             # Half stopped already, for all anybody knows: trying again needs no other reason.
             self._stop_failed.remove(host)
@@ -133,6 +137,11 @@ class StopsForAReason:
         if not self._is_recent(self._prepared_at_s, host, policy):
             raise Broken("S5", f"{host} stops its service before anybody was ready to take it")
         self._judge_health(host, policy)
+
+    def _may_stop_for_its_lease(self, host: str) -> bool:
+        """Its lease ends, or it was told to leave and nobody would hold, or it cannot know."""
+        told = host in self._told_to_stop
+        return self._book.ends(host) or told or self._world.a_record_was_lost
 
     def _judge_health(self, host: str, policy: Policy) -> None:
         """S2, S4: a service that is well, and has been, is not moved unless people say so."""
@@ -152,7 +161,10 @@ class StopsForAReason:
 def watch(world: World, longest_start_s: float) -> None:
     """Set all judges on `world`."""
     hearing, word = Hearing(world), OperatorsWord(world, longest_start_s)
-    NeverTwo(world, hearing, word, longest_start_s)
+    if world.arbiter:
+        NeverTwoAtAll(world)
+    else:
+        NeverTwo(world, hearing, word, longest_start_s)
     TermsGrow(world, word)
     KeepsTalking(world)
-    StopsForAReason(world)
+    StopsForAReason(world, LeaseBook(world))

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum, unique
 from functools import partial
 from random import Random
+from typing import Any
 
 from failover_agent.core.events import CommandKind
 from failover_agent.core.policy import OnStop, PartitionPolicy, Policy, Role
-from failover_agent.simulation import faults, single
+from failover_agent.core.state import FOREVER
+from failover_agent.simulation import faults, single, single_trio, trio_faults
 from failover_agent.simulation.checkers import Broken
 from failover_agent.simulation.engine import Container
 from failover_agent.simulation.ground import GLANCE_S
@@ -23,10 +26,21 @@ from failover_agent.simulation.lane import HEALTHY_WITHIN_S
 from failover_agent.simulation.product import SHIPPED, Product
 from failover_agent.simulation.reasons import watch
 from failover_agent.simulation.scheduler import Scheduler
-from failover_agent.simulation.world import World, build_pair
+from failover_agent.simulation.world import World, build_pair, build_trio
 
 STORM_S = 90.0
 LINES = 60
+
+Kinds = Sequence[Sequence[str]]
+
+
+@unique
+class Arbiter(StrEnum):
+    """The third voter of a history."""
+
+    NONE = "none"
+    WITNESS = "witness"
+    ETCD = "etcd"
 
 
 class Failure(AssertionError):  # noqa: N818 - the failure of a history, not of this program
@@ -38,23 +52,31 @@ class Options:
     """What, with the core, decides a history completely. `kinds`: only these faults, if any."""
 
     seed: int
-    policy: PartitionPolicy
+    policy: PartitionPolicy = PartitionPolicy.AVAILABILITY
     storm_s: float = STORM_S
     kinds: tuple[str, ...] = ()
+    arbiter: Arbiter = Arbiter.NONE
 
     def words(self) -> str:
         """How to run it again."""
         only = f" --only {','.join(self.kinds)!r}" if self.kinds else ""
-        return f"--seed {self.seed} --policy {self.policy} --storm {self.storm_s:g}{only}"
+        third = f"--policy {self.policy}"
+        if self.arbiter is not Arbiter.NONE:
+            third = f"--arbiter {self.arbiter}"
+        return f"--seed {self.seed} {third} --storm {self.storm_s:g}{only}"
 
 
-def draw_policy(dice: Random, partition_policy: PartitionPolicy) -> Policy:
+def draw_policy(dice: Random, options: Options, *, may_fence: bool) -> Policy:
     """Settings that a config file could hold, small enough that much happens in a minute."""
     timeout_s = dice.choice((2.5, 4.0, 6.0))
+    partition_policy, has_lease = options.policy, options.arbiter is not Arbiter.NONE
     return Policy(
         role=Role.PRIMARY,
+        arbiter=Role.WITNESS if has_lease else None,
+        fingerprint=f"{partition_policy} {options.arbiter}",
+        has_fence=dice.random() < 0.2 and may_fence,
         containers=dice.choice((("db",), ("db", "web"), ("db", "cache", "web"))),
-        heartbeat_interval_s=dice.choice((0.5, 1.0)),
+        heartbeat_interval_s=0.5 if has_lease and timeout_s < 6 else dice.choice((0.5, 1.0)),
         heartbeat_timeout_s=timeout_s,
         startup_grace_period_s=dice.uniform(1.0, 8.0),
         restart_grace_period_s=dice.uniform(2.0, 8.0),
@@ -68,9 +90,25 @@ def draw_policy(dice: Random, partition_policy: PartitionPolicy) -> Policy:
     )
 
 
-def draw_container(dice: Random, container: Container) -> None:
-    """How slow it starts and stops, and whether it has a health check."""
-    container.start_takes_s = dice.choice((0.1, 0.3, 2.0))
+def draw_backup(dice: Random, policy: Policy) -> dict[str, Any]:
+    """What differs on the backup: with a lease now and then T, and so its budgets (history 1)."""
+    if not policy.requires_lease or dice.random() > 0.15:
+        return {}
+    timeout_s = dice.choice((2.5, 4.0, 6.0))
+    return {
+        "heartbeat_timeout_s": timeout_s,
+        "heartbeat_interval_s": 0.5,
+        "stop_budget_s": max(0.5, timeout_s / 4),
+        "kill_budget_s": max(0.25, timeout_s / 10),
+    }
+
+
+def draw_container(dice: Random, container: Container, longest_start_s: float) -> None:
+    """How slow it starts and stops, and whether it has a health check.
+
+    With a lease a start takes no longer than the rest of the lease: nothing else is promised.
+    """
+    container.start_takes_s = min(dice.choice((0.1, 0.3, 2.0)), longest_start_s)
     container.stop_takes_s = dice.choice((0.05, 0.3, 2.0))
     container.has_check = dice.random() < 0.3
     container.healthy_after_s = dice.uniform(0.1, 2.0)
@@ -116,15 +154,23 @@ def is_settled(world: World) -> bool:
     )
 
 
-def build(options: Options, core: Product = SHIPPED) -> World:
+def build(options: Options, core: Product = SHIPPED, *, may_fence: bool = True) -> World:
     """The pair of a history, switched on, with its judges."""
     dice = Scheduler(options.seed).dice("options")
-    policy = draw_policy(dice, options.policy)
-    world = build_pair(options.seed, policy, core=core)
+    policy = draw_policy(dice, options, may_fence=may_fence)
+    backup = draw_backup(dice, policy)
+    if options.arbiter is Arbiter.NONE:
+        world = build_pair(options.seed, policy, core=core)
+    else:
+        is_etcd = options.arbiter is Arbiter.ETCD
+        world = build_trio(options.seed, policy, core=core, etcd=is_etcd, backup=backup)
     for host in world.hosts.values():
+        limit_s = 0.8 * host.policy.stop_budget_s if host.policy.requires_lease else FOREVER
         for container in host.engine.containers.values():
-            draw_container(dice, container)
+            draw_container(dice, container, limit_s)
     watch(world, longest_start_s(world))
+    if world.witness is not None:
+        world.scheduler.after(dice.uniform(0.0, 3.0), world.boot_witness)
     for name in world.hosts:
         world.scheduler.after(dice.uniform(0.0, 3.0), partial(_boot, world, name))
     return world
@@ -141,8 +187,17 @@ def weather_a_storm(options: Options, core: Product = SHIPPED) -> World:
     timeout_s = world.hosts["primary"].policy.heartbeat_timeout_s
     dice = world.scheduler.dice("storm")
     hosts = tuple(world.hosts)
-    schedule = faults.storm(dice, hosts, options.storm_s, timeout_s, kinds=options.kinds)
-    faults.unleash(world, schedule)
+    known, that_hurt = _what_may_happen(dice, options)
+    schedule = faults.storm(
+        dice,
+        hosts,
+        options.storm_s,
+        timeout_s,
+        kinds=options.kinds,
+        known=known,
+        that_hurt=that_hurt,
+    )
+    faults.unleash(world, schedule, known)
     try:
         world.run_for(options.storm_s)
         world.heal()
@@ -152,12 +207,39 @@ def weather_a_storm(options: Options, core: Product = SHIPPED) -> World:
     return world
 
 
+def _what_may_happen(dice: Random, options: Options) -> tuple[faults.Kinds, Kinds]:
+    """The faults that this world knows, and the sets of them that are known to hurt."""
+    usual = (faults.ELECTIONS, faults.HANDOVERS)
+    if options.arbiter is Arbiter.NONE:
+        return faults.KINDS, usual
+    if options.arbiter is Arbiter.WITNESS:
+        known, votes = trio_faults.OF_WITNESS, trio_faults.WITNESS_VOTES
+    else:
+        known, votes = trio_faults.OF_ETCD, trio_faults.ETCD_VOTES
+    known = known if options.kinds else trio_faults.with_one_forgetful(dice, known)
+    sets = (*usual, trio_faults.LEASES, trio_faults.LEASES, votes)
+    return known, tuple(tuple(kind for kind in kinds if kind in known) for kinds in sets)
+
+
+def _cases_of(options: Options) -> Mapping[str, single.Case]:
+    match options.arbiter:
+        case Arbiter.NONE:
+            return single.CASES_OF[options.policy]
+        case Arbiter.WITNESS:
+            return single_trio.WITH_WITNESS
+        case Arbiter.ETCD:
+            return single_trio.WITH_ETCD
+
+
 def suffer_one_failure(options: Options, core: Product = SHIPPED, name: str = "") -> World:
-    """A pair at rest, one failure (`name`, or a drawn one), what must come of it, heal, settle."""
-    world = build(options, core)
+    """A pair at rest, one failure (`name`, or a drawn one), what must come of it, heal, settle.
+
+    In a plain pair a fence changes what silence leads to: that is for the directed tests.
+    """
+    world = build(options, core, may_fence=options.arbiter is not Arbiter.NONE)
     dice = world.scheduler.dice("single")
     policy = world.hosts["primary"].policy
-    cases = {**single.CASES_OF[options.policy], **single.CASES_BY_ON_STOP[policy.on_stop]}
+    cases = {**_cases_of(options), **single.CASES_BY_ON_STOP[policy.on_stop]}
     name = name or dice.choice(sorted(cases))
     try:
         settle(world)
@@ -222,6 +304,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, help="one history, with its story")
     parser.add_argument("--seeds", default="0..99", help="FIRST..LAST, or a number of them")
     parser.add_argument("--policy", choices=[*PartitionPolicy, "both"], default="both")
+    parser.add_argument("--arbiter", choices=tuple(Arbiter), default=Arbiter.NONE)
     parser.add_argument("--storm", type=float, default=STORM_S, help="seconds of faults")
     parser.add_argument("--only", default="", help="kinds of faults, separated by commas")
     parser.add_argument("--single", action="store_true", help="one failure on a pair at rest")
@@ -230,6 +313,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     policies = (
         tuple(PartitionPolicy) if asked.policy == "both" else (PartitionPolicy(asked.policy),)
     )
+    arbiter = Arbiter(asked.arbiter)
+    if arbiter is not Arbiter.NONE:
+        policies = (PartitionPolicy.AVAILABILITY,)
     seeds = range(asked.seed, asked.seed + 1) if asked.seed is not None else _range(asked.seeds)
     kinds = tuple(filter(None, asked.only.split(",")))
     play = suffer_one_failure if asked.single else weather_a_storm
@@ -237,7 +323,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for seed in seeds:
         for policy in policies:
             try:
-                world = play(Options(seed, policy, asked.storm, kinds))
+                world = play(Options(seed, policy, asked.storm, kinds, arbiter))
             except Failure as failure:
                 failures += 1
                 sys.stdout.write(f"{failure}\n\n")

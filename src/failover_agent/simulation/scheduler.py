@@ -91,6 +91,7 @@ class Task:
         """Runs until the first wait at once."""
         self._coroutine = coroutine
         self._enter = enter
+        self.has_begun = False
         self.ended: Signal[None] = Signal()
         enter(self._advance)
 
@@ -103,6 +104,7 @@ class Task:
     def _advance(self) -> None:
         if self.ended.fired:
             return
+        self.has_begun = True
         try:
             waits_for = self._coroutine.send(None)
         except StopIteration:

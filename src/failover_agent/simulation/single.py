@@ -11,12 +11,17 @@ from dataclasses import dataclass
 from enum import Enum, unique
 from random import Random
 
+from failover_agent.core import bounds
 from failover_agent.core.policy import OnStop, PartitionPolicy, Policy
 from failover_agent.simulation.checkers import MARGIN_S, Broken
 from failover_agent.simulation.engine import Mode
 from failover_agent.simulation.facts import Ended, Fact, Started
+from failover_agent.simulation.fence import TIMEOUT_S
 from failover_agent.simulation.scheduler import Call
 from failover_agent.simulation.world import World
+
+MEASURED = bounds.Measured(rtt_s=0.06, fsync_s=0.03, wake_s=0.05, kill_s=0.05)
+"""Of this world, when it is well."""
 
 
 @unique
@@ -27,6 +32,7 @@ class Outcome(Enum):
     REPAIRED = "the container runs again where it was, and nothing else is touched"
     MOVES = "the service runs on the other host within the bound"
     WAITS = "nothing is touched while it lasts; then the service runs again"
+    RETURNS = "the service runs on one of the two within the bound"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +54,8 @@ class Scene:
         return self.dice.choice(self.policy.containers)
 
     def short_s(self) -> float:
-        """Too short for anybody to notice: less than T - interval, the start of a run included."""
-        policy = self.policy
-        return 0.9 * (policy.heartbeat_timeout_s - policy.heartbeat_interval_s) * self.dice.random()
+        """Too short for anybody to notice, the start of a run included."""
+        return 0.9 * bounds.absence_s(self.policy) * self.dice.random()
 
     def long_s(self) -> float:
         """Long enough for everybody to notice."""
@@ -322,6 +327,11 @@ def moves_within_s(scene: Scene, longest_start_s: float) -> float:
     engines = [host.engine for host in scene.world.hosts.values()]
     stop_s = max(sum(c.stop_takes_s for c in engine.containers.values()) for engine in engines)
     silence_s = policy.heartbeat_timeout_s * (1 + policy.clock_drift) ** 2
+    if policy.requires_lease:
+        patient = max((host.policy for host in scene.world.hosts.values()), key=_timeout_s)
+        silence_s = bounds.takeover_s(
+            patient, MEASURED, fence_timeout_s=TIMEOUT_S, is_register=True
+        )
     down_s = (1 + policy.clock_drift) * (
         policy.restart_grace_period_s + policy.startup_grace_period_s
     )
@@ -329,13 +339,21 @@ def moves_within_s(scene: Scene, longest_start_s: float) -> float:
     return max(silence_s, down_s + asked_s + stop_s) + longest_start_s + 2 * MARGIN_S
 
 
+def _timeout_s(policy: Policy) -> float:
+    return policy.heartbeat_timeout_s
+
+
 def play(scene: Scene, case: Case, longest_start_s: float) -> None:
     """Strike, let it last, and hold the pair to the outcome."""
     world, touches = scene.world, Touches(scene.world)
     began_s = world.now_s
     lasts_s = case.strike(scene)
-    if case.outcome is Outcome.MOVES:
-        _must_move(scene, began_s + moves_within_s(scene, longest_start_s))
+    if case.outcome in (Outcome.MOVES, Outcome.RETURNS):
+        hosts = [scene.standby]
+        if case.outcome is Outcome.RETURNS:
+            world.run_until(lambda: not world.serves(scene.active), scene.policy.lease_s)
+            hosts.append(scene.active)
+        _must_move(scene, hosts, began_s + moves_within_s(scene, longest_start_s))
         return
     if case.outcome is Outcome.WAITS:
         world.run_for(lasts_s)
@@ -352,11 +370,11 @@ def play(scene: Scene, case: Case, longest_start_s: float) -> None:
     _must_be(len(touches.started) == repaired, "S2", f"agents started {touches.started}")
 
 
-def _must_move(scene: Scene, until_s: float) -> None:
+def _must_move(scene: Scene, hosts: list[str], until_s: float) -> None:
     world = scene.world
-    while not world.serves(scene.standby):
+    while not any(world.serves(host) for host in hosts):
         if world.now_s > until_s:
-            raise Broken("L1", f"{scene.standby} does not serve after {scene.active} failed")
+            raise Broken("L1", f"{' nor '.join(hosts)} does not serve after {scene.active} failed")
         world.run_for(0.1)
 
 

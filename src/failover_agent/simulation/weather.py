@@ -22,6 +22,8 @@ class Kind(Enum):
     ENGINE = "engine"
     CONTAINER = "container"
     DISK = "disk"
+    GUARD = "guard"
+    ARBITER = "arbiter"
 
 
 PATH = frozenset({Kind.WIRE, Kind.AGENT, Kind.HOST})

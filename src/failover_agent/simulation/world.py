@@ -13,24 +13,15 @@ from typing import Any
 from failover_agent.core.events import CommandKind, CommandReceived, StopRequested
 from failover_agent.core.policy import Policy, Role
 from failover_agent.simulation.engine import Mode, Process
-from failover_agent.simulation.facts import AgentBegan, AgentEnded
-from failover_agent.simulation.ground import Ground
+from failover_agent.simulation.machines import Machines
 from failover_agent.simulation.network import QUICK_S
-from failover_agent.simulation.node import SAVE_S, Host
+from failover_agent.simulation.node import Host
 from failover_agent.simulation.product import SHIPPED, Product
 from failover_agent.simulation.weather import Kind
 
 
-class World(Ground):
+class World(Machines):
     """One run of the simulation."""
-
-    def add_host(self, name: str, policy: Policy, endpoints: dict[Role, str]) -> Host:
-        """A machine that is off. Its agent is absent until it is started."""
-        host = Host(self, name, policy, endpoints)
-        self.hosts[name] = host
-        self.weather.begin(Kind.HOST, name, "is off")
-        self.weather.begin(Kind.AGENT, name, "no agent")
-        return host
 
     # --- faults: wires ----------------------------------------------------------------------------
 
@@ -63,96 +54,6 @@ class World(Ground):
                 self.tell(one, f"the wire to {other} is whole")
             self.network.mend(one, other)
             self.weather.end(Kind.WIRE, one, f"wire to {other}")
-
-    # --- faults: hosts and agents -----------------------------------------------------------------
-
-    def boot(self, name: str, *, agent: bool = True) -> None:
-        """Switch the host on; its agent starts with it unless told otherwise."""
-        self.tell(name, "the host boots")
-        self.hosts[name].power_on()
-        self.weather.end(Kind.HOST, name, "is off")
-        if agent:
-            self.start_agent(name)
-
-    def crash_host(self, name: str) -> None:
-        """Power cut."""
-        self.tell(name, "the host crashes")
-        self.weather.begin(Kind.HOST, name, "is off")
-        self._agent_is_gone(name)
-        self.hosts[name].power_off()
-
-    def start_agent(self, name: str) -> None:
-        """Start the agent, as systemd would."""
-        self.chronicle.happened(AgentBegan(name))
-        self.hosts[name].start_agent()
-        self.weather.end(Kind.AGENT, name, "no agent")
-
-    def kill_agent(self, name: str, how: str = "by SIGKILL") -> None:
-        """The agent dies; the containers do not."""
-        self.tell(name, f"the agent dies {how}")
-        self._agent_is_gone(name)
-        self.hosts[name].kill_agent()
-
-    def crash_agent_after(self, name: str, items: int) -> None:
-        """The agent dies when it has carried out `items` more items of its plans."""
-        self.agent(name).crash_after_items = items
-
-    def crash_agent_at_save(self, name: str, *, after: bool) -> None:
-        """The agent dies right before, or right after, its next save."""
-        self.agent(name).crash_at_save = "after" if after else "before"
-
-    def agent_left(self, name: str) -> None:
-        """The agent ended by itself."""
-        self._agent_is_gone(name)
-        self.hosts[name].kill_agent()
-        if self.is_healed:
-            self.scheduler.after(0.5, lambda: self.start_agent(name))
-
-    def _agent_is_gone(self, name: str) -> None:
-        if self.hosts[name].agent is None:
-            return
-        self.weather.end(Kind.AGENT, name, "frozen")
-        self.weather.begin(Kind.AGENT, name, "no agent")
-        self.chronicle.happened(AgentEnded(name))
-
-    def freeze(self, name: str) -> None:
-        """SIGSTOP to the agent."""
-        self.tell(name, "the agent is frozen")
-        self.weather.begin(Kind.AGENT, name, "frozen")
-        self.agent(name).freeze()
-
-    def thaw(self, name: str) -> None:
-        """SIGCONT to the agent."""
-        self.tell(name, "the agent is thawed")
-        self.weather.end(Kind.AGENT, name, "frozen")
-        self.agent(name).thaw()
-
-    def lose_record(self, name: str) -> None:
-        """The record is gone from the disk; the next agent makes a new one."""
-        assert self.hosts[name].agent is None, "an agent that runs does not read its record again"
-        self.tell(name, "the record is lost")
-        self.hosts[name].record = None
-        self.a_record_was_lost = True
-
-    def break_disk(self, name: str) -> None:
-        """The record cannot be written."""
-        self.tell(name, "the record cannot be written")
-        self.weather.begin(Kind.DISK, name, "record")
-        self.hosts[name].record_fails = True
-
-    def slow_disk(self, name: str, longest_s: float) -> None:
-        """A save takes up to `longest_s`; the agent does nothing else meanwhile."""
-        self.tell(name, f"a save takes up to {longest_s:.1f} s")
-        self.weather.begin(Kind.DISK, name, "record")
-        self.hosts[name].save_s = (0.0, longest_s)
-
-    def mend_disk(self, name: str) -> None:
-        """It can again."""
-        if self.hosts[name].record_fails:
-            self.tell(name, "the record can be written")
-        self.weather.end(Kind.DISK, name, "record")
-        self.hosts[name].record_fails = False
-        self.hosts[name].save_s = SAVE_S
 
     # --- faults: engine and containers ------------------------------------------------------------
 
@@ -262,22 +163,16 @@ class World(Ground):
         """Everything is well and every agent runs; what was broken can be started again."""
         self.tell("world", f"heals everything; was: {self.weather.words()}")
         self.is_healed = True
-        for source in self.hosts:
-            for target in self.hosts:
+        for source in self.places:
+            for target in self.places:
                 if source != target:
                     self.mend(source, target, both_ways=False)
+        self.heal_arbiter()
         for name, host in self.hosts.items():
             self.mend_disk(name)
             self.recover_engine(name)
             self._heal_containers(name, host)
-            if not host.is_on:
-                self.boot(name)
-            elif host.agent is None:
-                self.start_agent(name)
-            elif host.agent.is_frozen:
-                self.thaw(name)
-            if host.agent is not None:
-                host.agent.crash_after_items, host.agent.crash_at_save = None, ""
+            self.heal_host(name)
 
     def _heal_containers(self, name: str, host: Host) -> None:
         for container in host.engine.containers.values():
@@ -309,4 +204,23 @@ def build_pair(
     endpoints = {Role.PRIMARY: "primary", Role.BACKUP: "backup"}
     world.add_host("primary", replace(policy, role=Role.PRIMARY), endpoints)
     world.add_host("backup", replace(policy, **{"role": Role.BACKUP, **(backup or {})}), endpoints)
+    return world
+
+
+def build_trio(
+    seed: int | str,
+    policy: Policy,
+    *,
+    core: Product = SHIPPED,
+    etcd: bool = False,
+    backup: dict[str, Any] | None = None,
+) -> World:
+    """A pair as above, and its arbiter: a `witness` that is off, or an `etcd` that is well."""
+    world = build_pair(seed, policy, core=core, backup=backup)
+    if etcd:
+        world.add_etcd()
+    else:
+        world.add_witness(policy.heartbeat_timeout_s, policy.clock_drift)
+    for host in world.hosts.values():
+        host.endpoints = {**host.endpoints, Role.WITNESS: world.arbiter}
     return world
