@@ -1,20 +1,32 @@
-"""A failover-agent inside a host, started as its user would start it."""
+"""A failover-agent inside a host, started as its user would start it: node or witness.
+
+What is started is the guard, with the agent as its child, and with `supervised` a supervisor above
+both. Each can be found and signalled by itself, whoever started it.
+"""
 
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 from tests.lab.engine import DOCKER_HOST
 from tests.lab.host import Host
-from tests.lab.process import Process
+from tests.lab.process import Process, stat
+from tests.lab.truth import now_s
 from tests.lab.until import until
 
-Role = Literal["primary", "backup"]
+Role = Literal["primary", "backup", "witness"]
 PORT = 8000
+SUPERVISOR = Path(__file__).with_name("supervise.py")
+LEVERS = Path(__file__).with_name("levers")
+SPIN = "/run/lab-spin"  # levers/sitecustomize.py
+AGENT_MODULE = "failover_agent.run"  # what the guard starts as its child
 CONFIG = "/etc/failover-agent/config.toml"
 SECRET = "/etc/failover-agent/secret"  # where it is, not what it is
 
@@ -37,7 +49,11 @@ def default_command() -> list[str]:
 def pair_config(
     role: Role, own: Host, peer: Host, containers: Sequence[str], overrides: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The pair's config as `own` in this role must see it. An override of a table adds to it."""
+    """The pair's config as `own` in this role must see it. An override of a table adds to it.
+
+    For a witness `own` and `peer` are the primary's host and the backup's: it reads their file.
+    """
+    role = "primary" if role == "witness" else role
     other: Role = "backup" if role == "primary" else "primary"
     ports = {each: overrides.get(each, {}).get("port", PORT) for each in (role, other)}
     config: dict[str, Any] = {
@@ -65,21 +81,62 @@ def to_toml(config: Mapping[str, Any]) -> str:
 class Agent:
     """A running agent, or one that has ended; each start makes another of these."""
 
-    def __init__(self, host: Host, role: Role, port: int, command: Sequence[str]) -> None:
-        """Starts it. Config and secret are in their usual places already."""
+    def __init__(
+        self,
+        host: Host,
+        role: Role,
+        port: int,
+        command: Sequence[str],
+        *,
+        supervised: bool = False,
+        config: str = CONFIG,
+    ) -> None:
+        """Starts it. Config and secret are in their places already."""
         self.role = role
         self.url = f"http://{host.address}:{port}"
         self.program = shlex.join(command)  # as an operator types it
         self._host = host
         self._command = [*command]
+        self._is_supervised = supervised
+        supervisor = [sys.executable, "-I", "-S", str(SUPERVISOR)] if supervised else []
         self.process: Process = host.spawn(
             "agent",
-            [*self._command, "run", "--role", role, "--config", CONFIG],
-            env={"DOCKER_HOST": DOCKER_HOST},
+            [*supervisor, *self._command, "run", "--role", role, "--config", config],
+            env={"DOCKER_HOST": DOCKER_HOST, "PYTHONPATH": str(LEVERS)},
         )
 
+    # -- its processes ------------------------------------------------------------------------
+
     def is_alive(self) -> bool:
-        return self.process.is_alive()
+        """The supervisor, the guard or the agent: where one of them is, the others come back."""
+        return self.process.is_alive() or bool(self._host.is_up() and self.pids())
+
+    def pids(self) -> list[int]:
+        """Guard and agent, as far as they live, the guard first."""
+        return [pid for pid in (self.guard_pid, self.agent_pid) if pid]
+
+    @property
+    def guard_pid(self) -> int:
+        """0 where there is none. Another one after each of its restarts."""
+        return self._find(_is_guard)
+
+    @property
+    def agent_pid(self) -> int:
+        """0 where there is none. Another one after each of its restarts."""
+        return self._find(_is_agent)
+
+    def wait_whole(self, limit_s: float = 20) -> None:
+        """Until guard and agent both run."""
+        until(lambda: len(self.pids()) == 2, limit_s, f"guard and agent run on {self._host.name}")
+
+    def _find(self, is_it: Callable[[Sequence[str]], bool]) -> int:
+        """The newest such process of the host, of this role, that is no zombie."""
+        found = [
+            pid
+            for pid, line in self._host.processes().items()
+            if is_it(line) and ("--role" not in line or self.role in line)
+        ]
+        return max((pid for pid in found if stat(pid)[:1] not in ([], ["Z"])), default=0)
 
     def status(self) -> dict[str, Any]:
         """`GET /v1/status`. Raises OSError where no agent answers."""
@@ -113,22 +170,74 @@ class Agent:
         environment = {"FAILOVER_AGENT_ROLE": self.role, "DOCKER_HOST": DOCKER_HOST}
         return self._host.run([*self._command, *arguments], env=environment, check=False)
 
+    # -- what befalls it ------------------------------------------------------------------------
+
     def sigterm(self) -> None:
+        """To what was started, as its supervisor or its operator does it."""
         self.process.sigterm()
 
     def sigkill(self) -> None:
-        self.process.sigkill()
+        """Guard and agent at once. A supervisor starts them again; without one both have ended."""
+        self.sigstop()  # or the one would start the other anew
+        pids = self.pids()
+        signal_all(pids, signal.SIGKILL)
+        if not self._is_supervised:
+            self.process.sigkill()
+        until(lambda: all(stat(pid)[:1] in ([], ["Z"]) for pid in pids), 10, "killed")
 
     def sigstop(self) -> None:
-        self.process.sigstop()
+        """Guard and agent at once. Returns when both stand still."""
+        pids = self.pids()
+        if self.process.pid in pids:  # the guard: no agent is started by one that stands still
+            self.process.sigstop()
+        freeze(pids)
 
     def sigcont(self) -> None:
         self.process.sigcont()
+        signal_all(self.pids(), signal.SIGCONT)
+
+    def spin(self, seconds: float) -> None:
+        """The agent, not its guard, does nothing but burn a processor for so long."""
+        self._host.path(SPIN).write_text(str(now_s() + seconds))
+        signal_all([self.agent_pid], signal.SIGUSR2)
+
+    def end(self) -> None:
+        """Supervisor, guard and agent, without a word. Does nothing where they have ended."""
+        if self._is_supervised:
+            self.process.sigkill()
+        if self._host.is_up():
+            self.sigkill()
+            until(lambda: not self.pids(), 10, f"the agent of {self._host.name} ended")
 
     def wait(self, limit_s: float = 30) -> int:
-        """Its return code, when it has ended."""
+        """The return code of what was started, when it has ended."""
         return self.process.wait(limit_s)
 
     def log(self) -> str:
         """What the agents of this host have printed so far."""
         return self.process.log()
+
+
+def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
+    """To those of them that are there."""
+    for pid in pids:
+        if pid:
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+
+
+def freeze(pids: Sequence[int]) -> None:
+    """Returns when all of them stand still, or have ended."""
+    signal_all(pids, signal.SIGSTOP)
+    until(lambda: all(stat(pid)[:1] in ([], ["T"]) for pid in pids), 5, "frozen")
+
+
+def _is_agent(line: Sequence[str]) -> bool:
+    return AGENT_MODULE in line
+
+
+def _is_guard(line: Sequence[str]) -> bool:
+    """`failover-agent run`, or the module behind it; not the supervisor above it."""
+    names = {Path(argument).name for argument in line[:3]}
+    is_program = bool(names & {"failover-agent", "failover_agent.cli.main"})
+    return is_program and "run" in line and SUPERVISOR.name not in names

@@ -42,6 +42,10 @@ class Engine:
             raise RuntimeError(f"the engine of {self._host.name} does not run")
         return self._process
 
+    def is_running(self) -> bool:
+        """The process is there, be it frozen."""
+        return self._process is not None and self._process.is_alive()
+
     def is_up(self) -> bool:
         """It answers."""
         try:

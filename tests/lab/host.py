@@ -23,6 +23,7 @@ from tests.lab.process import Process, first_child, service_environment
 from tests.lab.until import until
 
 ENTER = ("--net", "--uts", "--pid", "--mount")
+OWN_PROC = ("unshare", "--mount", "sh", "-c", 'mount -t proc proc /proc; exec "$@"', "sh")
 INIT = Path(__file__).with_name("init.py")
 LAB = "/run/lab"  # on every host: what its containers share with the test
 CLONE_NEWNET = 0x40000000
@@ -46,6 +47,7 @@ class Host:
         self._network = network
         self._unshare: subprocess.Popen[bytes] | None = None
         self._init_pid = 0
+        self._within_pid = 0
         self._processes: list[Process] = []
         for part in (self.disk / "docker", self.logs):
             part.mkdir(parents=True, exist_ok=True)
@@ -118,7 +120,7 @@ class Host:
                 os.kill(self._init_pid, signal.SIGKILL)
         else:
             unshare.kill()
-        self._init_pid = 0
+        self._init_pid = self._within_pid = 0
         cgroups.thaw(self.cgroup)
         for process in self._processes:
             process.release()
@@ -177,6 +179,18 @@ class Host:
             )
         return done
 
+    def processes(self) -> dict[int, list[str]]:
+        """Pid, by the machine's count, and arguments of all that runs here outside containers."""
+        here = Path(f"/proc/{self._within_pid or self.pid}/ns/pid").readlink()
+        found = {}
+        for folder in Path("/proc").iterdir():
+            if folder.name.isdecimal():
+                with suppress(OSError):  # it may end while it is looked at
+                    if (folder / "ns/pid").readlink() == here:
+                        line = (folder / "cmdline").read_text(errors="replace")
+                        found[int(folder.name)] = line.split("\0")[:-1]
+        return found
+
     def path(self, inside: str) -> Path:
         """Where this machine finds a file of the running host (not through absolute links)."""
         return Path(f"/proc/{self.pid}/root") / inside.lstrip("/")
@@ -196,6 +210,23 @@ class Host:
             raise ConnectionError(f"{url} broke off: {error!r}") from error
         finally:
             connection.close()
+
+    def reaches(self, other: "Host", count: int = 1) -> int:
+        """So many of `count` datagrams, which go one way, arrive at the other host."""
+        with (
+            other.open_socket(socket.SOCK_DGRAM) as ear,
+            self.open_socket(socket.SOCK_DGRAM) as mouth,
+        ):
+            ear.bind((other.address, 9000))
+            ear.settimeout(0.3)
+            for _ in range(count):
+                mouth.sendto(b"hello", (other.address, 9000))
+            for number in range(count):
+                try:
+                    ear.recv(16)
+                except TimeoutError:
+                    return number
+        return count
 
     def open_socket(self, kind: socket.SocketKind = socket.SOCK_STREAM) -> socket.socket:
         """An IPv4 socket of this host, not connected yet, for the test to use and to close.
@@ -218,7 +249,17 @@ class Host:
 
     def enter(self, command: Sequence[str | Path] = ()) -> list[str]:
         """The command line that runs this one inside, or a shell, from outside as root."""
-        return ["nsenter", "-t", str(self.pid), *ENTER, *map(str, command)]
+        if not self._within_pid:
+            return ["nsenter", "-t", str(self.pid), *ENTER, *map(str, command)]
+        pid = f"--pid=/proc/{self._within_pid}/ns/pid"
+        entering = ["nsenter", "-t", str(self.pid), "--net", "--uts", "--mount", pid]
+        return [*entering, *OWN_PROC, *map(str, command)]
+
+    def dwell_within(self, pid: int) -> None:
+        """From now on programs start in the pid namespace of this process of the host, with the
+        mounts and the network of the host: it was made for a system of its own (systemd.py).
+        """
+        self._within_pid = pid
 
     def _log(self, name: str) -> Path:
         return self.logs / f"{self.name}-{name}.log"

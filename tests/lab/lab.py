@@ -37,7 +37,7 @@ class Node:
     ) -> None:
         self.host = host
         self.engine = Engine(host)
-        self._has_engine = has_engine
+        self.has_engine = has_engine
         self.services = {
             spec.name: Service(self.engine, spec, containers / host.name / spec.name)
             for spec in specs
@@ -51,6 +51,11 @@ class Node:
     @property
     def address(self) -> str:
         return self.host.address
+
+    @property
+    def has_agent(self) -> bool:
+        """One was started, be it dead by now."""
+        return self._agent is not None
 
     @property
     def agent(self) -> Agent:
@@ -69,7 +74,7 @@ class Node:
     def boot(self) -> None:
         """Another boot id, the same disk; the engine starts, the agent is the caller's to start."""
         self.host.boot()
-        if self._has_engine:
+        if self.has_engine:
             self.engine.start()
 
     def reboot(self) -> None:
@@ -179,14 +184,19 @@ class Lab:
         role: Role,
         overrides: Mapping[str, Any] | None = None,
         command: Sequence[str] | None = None,
+        *,
+        supervised: bool = False,
     ) -> Agent:
         """Writes config and secret, and starts the agent of this role there.
 
         `overrides` are settings as in the file: a key's value, or a table's additions. `command`
-        stands for `failover-agent`, for another version of it.
+        stands for `failover-agent`, for another version of it. `supervised`: started again 100 ms
+        after each death, as by systemd.
         """
         port = self.configure(node, role, overrides)[role]["port"]
-        node.agent = Agent(node.host, role, port, command or default_command())
+        node.agent = Agent(
+            node.host, role, port, command or default_command(), supervised=supervised
+        )
         return node.agent
 
     def start_pair(self, overrides: Mapping[str, Any] | None = None) -> None:
@@ -199,8 +209,8 @@ class Lab:
     ) -> dict[str, Any]:
         """Writes what an agent of this role on this node reads at its start; gives the config."""
         names = [spec.name for spec in self.specs]
-        peer = self.peer_of(node).host
-        config = pair_config(role, node.host, peer, names, overrides or {})
+        own, peer = (self.a, self.b) if role == "witness" else (node, self.peer_of(node))
+        config = pair_config(role, own.host, peer.host, names, overrides or {})
         for file, text in ((CONFIG, to_toml(config)), (SECRET, self._secret + "\n")):
             path = node.host.path(file)
             path.parent.mkdir(exist_ok=True)

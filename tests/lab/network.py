@@ -5,10 +5,13 @@ veth pair from there into a host's namespace, so a host that ends takes its cabl
 machine's own interfaces and firewall see nothing of it all.
 
 A cut is a rule at the switch that drops IP packets: whoever sends waits for an answer and gets no
-error, as behind a broken router. `unplug` takes the link down, as a crash does.
+error, as behind a broken router. `unplug` takes the link down, as a crash does. Cuts of one wire
+add up, as two diggers may hit it: it is whole again when each is mended, or at once by `heal()`.
 """
 
+import itertools
 import subprocess
+from collections import Counter
 from pathlib import Path
 from typing import Protocol
 
@@ -32,9 +35,9 @@ class Network:
 
     def __init__(self, folder: Path) -> None:
         """`folder` is the lab's."""
-        self._cuts: set[tuple[str, str]] = set()  # from, to
+        self._cuts: Counter[tuple[str, str]] = Counter()  # from, to
+        self._loss_percent: dict[tuple[str, str], int] = {}
         self._ports: list[str] = []
-        self._loss_percent = 0
         self._switch = subprocess.Popen(
             ["unshare", "--net", "sh", "-c", f"echo up; {_HOLD}"],
             stdin=subprocess.PIPE,
@@ -76,30 +79,49 @@ class Network:
 
     def cut(self, source: Named, target: Named) -> None:
         """One way: nothing from `source` reaches `target` any more."""
-        self._cuts.add((source.name, target.name))
-        self._apply()
+        self._cut([(source.name, target.name)])
 
     def cut_both(self, one: Named, other: Named) -> None:
         """Both ways between these two; a third host still reaches both."""
-        self._cuts |= {(one.name, other.name), (other.name, one.name)}
-        self._apply()
+        self._cut([(one.name, other.name), (other.name, one.name)])
 
     def isolate(self, host: Named) -> None:
         """Both ways between this host and all others."""
-        for port in self._ports:
-            if port != host.name:
-                self._cuts |= {(host.name, port), (port, host.name)}
-        self._apply()
+        self._cut(self._wires_of(host))
 
-    def loss(self, percent: int) -> None:
-        """Of all packets between hosts, so many at random never arrive."""
-        self._loss_percent = percent
+    def cut_all(self) -> None:
+        """No host reaches any other."""
+        self._cut(self._wires())
+
+    def mend(self, source: Named, target: Named) -> None:
+        """Takes one `cut` back."""
+        self._mend([(source.name, target.name)])
+
+    def mend_both(self, one: Named, other: Named) -> None:
+        """Takes one `cut_both` back."""
+        self._mend([(one.name, other.name), (other.name, one.name)])
+
+    def rejoin(self, host: Named) -> None:
+        """Takes one `isolate` back."""
+        self._mend(self._wires_of(host))
+
+    def mend_all(self) -> None:
+        """Takes one `cut_all` back."""
+        self._mend(self._wires())
+
+    def loss(self, percent: int, source: Named | None = None, target: Named | None = None) -> None:
+        """Of all packets between hosts, or of those that leave `source`, or arrive at `target`, so
+        many at random never arrive. Does not add up; 0 ends it.
+        """
+        for begin, end in self._wires():
+            if (source is None or source.name == begin) and (target is None or target.name == end):
+                self._loss_percent[begin, end] = percent
         self._apply()
 
     def heal(self) -> None:
         """All cables are whole again."""
         self._cuts.clear()
-        self._loss_percent = 0
+        self._loss_percent.clear()
         self._apply()
 
     def stay(self) -> None:
@@ -115,14 +137,35 @@ class Network:
             assert pipe is not None
             pipe.close()
 
+    def _wires(self) -> list[tuple[str, str]]:
+        """From, to: each way of each cable by itself."""
+        return list(itertools.permutations(self._ports, 2))
+
+    def _wires_of(self, host: Named) -> list[tuple[str, str]]:
+        return [wire for wire in self._wires() if host.name in wire]
+
+    def _cut(self, wires: list[tuple[str, str]]) -> None:
+        self._cuts.update(wires)
+        self._apply()
+
+    def _mend(self, wires: list[tuple[str, str]]) -> None:
+        """What `heal` has mended already stays whole."""
+        self._cuts.subtract(wire for wire in wires if self._cuts[wire] > 0)
+        self._apply()
+
     def _apply(self) -> None:
         """One transaction: the rules as they now are, in the place of those that were."""
         rules = [
             f'iifname "{source}" oifname "{target}" ether type ip drop'
-            for source, target in sorted(self._cuts)
+            for (source, target), times in sorted(self._cuts.items())
+            if times > 0
         ]
-        if self._loss_percent:
-            rules.append(f"ether type ip numgen random mod 100 < {self._loss_percent} drop")
+        rules += [
+            f'iifname "{source}" oifname "{target}" ether type ip '
+            f"numgen random mod 100 < {percent} drop"
+            for (source, target), percent in sorted(self._loss_percent.items())
+            if percent
+        ]
         chain = "\n".join(["type filter hook forward priority 0", *rules])
         table = f"table bridge lab {{\nchain forward {{\n{chain}\n}}\n}}\n"
         _in_network(

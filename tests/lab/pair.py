@@ -59,6 +59,12 @@ def wait_moved(lab: Lab, node: Node, since_s: float, what: str) -> None:
         print(f"downtime: {what}: {name} {lab.truth.downtime(name, since_s):.2f} s")
 
 
+def pass_time(seconds: float) -> None:
+    """Nothing is asked meanwhile: what is to be seen is in the truth afterwards."""
+    end_s = now_s() + seconds
+    until(lambda: now_s() >= end_s, seconds + LIMIT_S, f"{seconds} s pass", poll_s=0.05)
+
+
 def watch(lab: Lab, seconds: float, node: Node) -> None:
     """For so long: the service runs on `node` alone; fails at the first look that differs."""
     end_s = now_s() + seconds
@@ -72,9 +78,9 @@ def watch(lab: Lab, seconds: float, node: Node) -> None:
     assert runs_all(lab, node), f"not everything runs on {node.name}"
 
 
-def assert_never_two(lab: Lab) -> None:
-    """No container, nor any two of the group, ever ran on both hosts."""
-    overlaps = lab.truth.overlaps(group=True)
+def assert_never_two(lab: Lab, since_s: float = 0.0) -> None:
+    """No container, nor any two of the group, ever ran on both hosts since that moment."""
+    overlaps = lab.truth.overlaps(group=True, since_s=since_s)
     assert not overlaps, "; ".join(str(overlap) for overlap in overlaps)
 
 

@@ -5,7 +5,6 @@ Nothing here knows the product.
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from tests.lab import ground
-from tests.lab.host import Host
 from tests.lab.lab import Lab, Node
 from tests.lab.service import Spec
 from tests.lab.truth import now_s
@@ -263,33 +261,15 @@ def test_a_program_is_signalled_by_its_own_pid(lab: Lab) -> None:
 # -- cables ---------------------------------------------------------------------------------------
 
 
-def arrived(sender: Host, receiver: Host, count: int = 1) -> int:
-    """So many of `count` datagrams, which go one way, reach the other host."""
-    with (
-        receiver.open_socket(socket.SOCK_DGRAM) as ear,
-        sender.open_socket(socket.SOCK_DGRAM) as mouth,
-    ):
-        ear.bind((receiver.address, 9000))
-        ear.settimeout(0.3)
-        for _ in range(count):
-            mouth.sendto(b"hello", (receiver.address, 9000))
-        for number in range(count):
-            try:
-                ear.recv(16)
-            except TimeoutError:
-                return number
-    return count
-
-
 def test_a_cut_is_silent_and_goes_one_way(lab: Lab) -> None:
     a, b = lab.a.host, lab.b.host
-    assert arrived(a, b)
-    assert arrived(b, a)
+    assert a.reaches(b)
+    assert b.reaches(a)
     lab.network.cut(a, b)
-    assert not arrived(a, b)
-    assert arrived(b, a)
+    assert not a.reaches(b)
+    assert b.reaches(a)
     lab.network.heal()
-    assert arrived(a, b)
+    assert a.reaches(b)
 
 
 def test_a_cut_wire_times_out_and_works_again_when_healed(lab: Lab) -> None:
@@ -308,7 +288,7 @@ def test_a_third_host_sees_who_is_isolated() -> None:
         pairs = [(one, other) for one in hosts for other in hosts if one is not other]
 
         def connected() -> set[tuple[str, str]]:
-            return {(one.name, other.name) for one, other in pairs if arrived(one, other)}
+            return {(one.name, other.name) for one, other in pairs if one.reaches(other)}
 
         assert len(connected()) == 6
         lab.network.cut_both(lab.a, lab.b)
@@ -319,7 +299,7 @@ def test_a_third_host_sees_who_is_isolated() -> None:
         lab.network.heal()
         assert len(connected()) == 6
         lab.network.loss(50)
-        assert 20 < arrived(lab.a.host, lab.b.host, count=100) < 80
+        assert 20 < lab.a.host.reaches(lab.b.host, count=100) < 80
 
 
 # -- what is left ---------------------------------------------------------------------------------

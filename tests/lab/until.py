@@ -14,7 +14,9 @@ class LabTimeout(AssertionError):
     """What was waited for did not come true in time."""
 
 
-def until(condition: Callable[[], T], limit_s: float, what: str = "", poll_s: float = POLL_S) -> T:
+def until(
+    condition: Callable[[], T | None], limit_s: float, what: str = "", poll_s: float = POLL_S
+) -> T:
     """The first truthy value of `condition`. Raises LabTimeout after `limit_s` seconds.
 
     `condition` is asked at least once after the limit has passed, so that a test process which
