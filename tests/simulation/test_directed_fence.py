@@ -7,7 +7,7 @@ from failover_agent.simulation.fence import TIMEOUT_S, Outcome
 from failover_agent.simulation.product import Product
 from tests.simulation.pairs import STARTUP_GRACE, Pair, a_pair_at_rest
 from tests.simulation.pairs import T as PLAIN_T
-from tests.simulation.trios import INTERVAL, TAKEOVER, T, a_trio_at_rest
+from tests.simulation.trios import INTERVAL, TAKEOVER, T, Trio, a_trio_at_rest
 
 pytestmark = pytest.mark.simulation
 
@@ -33,6 +33,20 @@ def test_a_first_start_and_a_handover_fence_nobody(core: Product) -> None:
 
         assert (runs_of(trio, "primary"), runs_of(trio, "backup")) == (0, 0)
         assert trio.world.hosts["primary"].boot == 1
+
+
+def test_a_peer_that_stops_what_docker_started_is_not_fenced_in_the_middle_of_it(
+    core: Product,
+) -> None:
+    trio = Trio(core, has_fence=True)
+    trio.boot_all()
+    for name in ("db", "web"):
+        trio.world.run_by_hand("backup", name)
+        trio.world.hosts["backup"].engine.containers[name].restart_policy = "always"
+    trio.world.run_by_hand("primary", "db")
+    trio.somebody_serves_within(STARTUP_GRACE + 3 * T)
+
+    assert (runs_of(trio, "primary"), runs_of(trio, "backup")) == (0, 0)
 
 
 def test_the_silent_peer_is_fenced_before_anything_is_started(core: Product) -> None:

@@ -42,6 +42,19 @@ def _says_that_nothing_runs(turn: Turn, role: Role) -> bool:
     return is_there and not peer.holding and peer.running == 0
 
 
+def run_in_time(turn: Turn) -> None:
+    """The step of a promotion. One that is heard may be stopping what it found (G3): it is not
+    switched off in the middle of that.
+    """
+    fencing = turn.state.fencing
+    assert fencing is not None
+    if reports.is_heard_lately(turn.state.peers[fencing.target], turn.now, turn.policy):
+        retry_at_s = turn.now + turn.policy.patience_s
+        turn.state = replace(turn.state, fencing=replace(fencing, retry_at_s=retry_at_s))
+    else:
+        run(turn)
+
+
 def begin(turn: Turn, term: int, target: Role, reason: Reason) -> None:
     """A plain pair: `target` is silent, and its vote is wanted."""
     turn.state = replace(turn.state, fencing=Fencing(term, target, reason))
@@ -80,11 +93,12 @@ def on_finished(turn: Turn, event: FenceFinished) -> None:
 
 
 def advance(turn: Turn) -> None:
-    """Try again what failed; leave alone a peer that has given its vote meanwhile."""
+    """Try again what failed; leave alone a peer that has voted, or stopped, meanwhile."""
     state, fencing = turn.state, turn.state.fencing
     if fencing is None or fencing.is_running:
         return
-    if fencing.target in state.renewed_at_s:
+    has_stopped = turn.policy.requires_lease and _says_that_nothing_runs(turn, fencing.target)
+    if has_stopped or fencing.target in state.renewed_at_s:
         turn.state = replace(state, fencing=None)
     elif turn.now >= fencing.retry_at_s:
         run(turn)

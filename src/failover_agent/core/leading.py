@@ -76,7 +76,7 @@ def _arm_guard(turn: Turn) -> None:
 
 
 PROMOTION: tuple[PromotionStep, ...] = (
-    PromotionStep(Phase.FENCING, lambda turn: turn.state.fencing is not None, fencing.run),
+    PromotionStep(Phase.FENCING, lambda turn: turn.state.fencing is not None, fencing.run_in_time),
     PromotionStep(Phase.PROMOTING, lambda turn: turn.policy.requires_lease, _arm_guard),
     PromotionStep(Phase.PROMOTING, lambda _: True, _start_containers),
 )

@@ -52,7 +52,9 @@ class LeaseBook:
         """Only what was granted counts, from when the question left (H1)."""
         match fact:
             case Saw(host, HeartbeatAnswered(answer=answer) as event) if answer.vote is not None:
-                self._note(host, event.to, event.sent_at_s, answer.vote)
+                # What is about to be killed is renewed no more (H6).
+                if self._world.hosts[host].clock() < self._kill_at_s(host):
+                    self._note(host, event.to, event.sent_at_s, answer.vote)
             case Saw(host, VoteAnswered(answer=answer) as event):
                 # One yes wins a term, and what comes after it is no renewal.
                 if answer.kind is VoteKind.CANDIDACY and self._is_first(host, answer):
@@ -86,6 +88,9 @@ class LeaseBook:
         policy = self._world.hosts[host].policy
         newest_s = max((at for (name, _), at in self._sent_at_s.items() if name == host), default=0)
         return newest_s + policy.heartbeat_timeout_s * (1 - policy.clock_drift)
+
+    def _kill_at_s(self, host: str) -> float:
+        return self.until_s(host) - self._world.hosts[host].policy.kill_budget_s
 
     def ends(self, host: str) -> bool:
         """Has the time to stop come, or gone?"""

@@ -150,7 +150,7 @@ def _agent_frozen(scene: Scene) -> float:
 
 def _both_killed(scene: Scene) -> float:
     scene.world.kill_agent(scene.active)
-    scene.world.kill_guard(scene.active, supervisor_s=2 * scene.policy.heartbeat_timeout_s)
+    scene.world.kill_guard(scene.active, supervisor_s=2 * scene.world.longest_timeout_s())
     return 0.0
 
 
@@ -158,7 +158,7 @@ def _both_frozen(scene: Scene) -> float:
     world, host = scene.world, scene.active
     world.freeze(host)
     world.freeze_guard(host)
-    scene.after(2 * scene.policy.heartbeat_timeout_s, lambda: world.thaw_guard(host))
+    scene.after(2 * world.longest_timeout_s(), lambda: world.thaw_guard(host))
     return 0.0
 
 

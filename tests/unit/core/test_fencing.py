@@ -97,6 +97,18 @@ def test_a_peer_that_answers_and_runs_nothing_is_not_fenced_though_its_vote_came
     assert phase(fencing_winner(running=None)) is Phase.FENCING
 
 
+def test_a_peer_that_answers_has_a_moment_to_stop_what_runs_there_before_it_is_fenced() -> None:
+    node = fencing_winner()
+    waited = goes_on(node, node.policy.patience_s - 0.1, witness_renews)
+    assert of_kind(waited, RunFence) == []
+    assert of_kind(goes_on(node, 0.2, witness_renews), RunFence) != []
+
+    node = fencing_winner()
+    stopped = node.takes(node.beat(running=0))
+    assert phases(stopped) == [(Phase.PROMOTING, Reason.NOBODY_ACTIVE)]
+    assert of_kind(stopped, RunFence) == []
+
+
 def test_a_peer_that_ran_nothing_when_it_was_last_heard_is_fenced_all_the_same() -> None:
     node = a_candidate_of_three(trio(has_fence=True))
     goes_on(node, 4.0, witness_is_free)
@@ -159,6 +171,7 @@ def test_after_a_failed_fence_a_peer_that_gives_its_vote_after_all_needs_none() 
 
 def test_a_vote_does_not_end_a_fence_that_runs() -> None:
     node = fencing_winner()
+    goes_on(node, node.policy.patience_s, witness_renews)
 
     step = node.takes(peer_renews(node))
 
