@@ -160,13 +160,13 @@ def test_a_python_program_spins_for_as_long_as_it_is_told(lab: Lab) -> None:
     command = [sys.executable, "-c", code]
     program = lab.a.host.spawn("spinner", command, env={"PYTHONPATH": str(LEVERS)})
     until(lambda: "turn" in program.log(), 10, "it turns")
-    lab.a.host.path(SPIN).write_text(str(now_s() + 1.0))
+    lab.a.host.path(SPIN).write_text(str(now_s() + 5.0))
     signal_all([program.pid], signal.SIGUSR2)
-    until(lambda: int(stat(program.pid)[11]) > 50, 5, "half a second of processor time is gone")
+    until(lambda: int(stat(program.pid)[11]) > 20, 30, "it has used the processor")
     length = len(program.log())
     with pytest.raises(LabTimeout):
         until(lambda: len(program.log()) > length, 0.2, "it turns")
-    until(lambda: len(program.log()) > length, 10, "it turns again")
+    until(lambda: len(program.log()) > length, 30, "it turns again")
     program.sigkill()
 
 
