@@ -16,7 +16,7 @@ from failover_agent.simulation.network import Exchange, Network
 from failover_agent.simulation.node import Agent, Host
 from failover_agent.simulation.product import SHIPPED, Product
 from failover_agent.simulation.scheduler import Scheduler
-from failover_agent.simulation.weather import Weather
+from failover_agent.simulation.weather import LONG_AGO_S, Weather
 from failover_agent.simulation.witness import Witness
 
 GLANCE_S = 0.25
@@ -41,6 +41,7 @@ class Ground:
         self.commands = 0
         self.is_healed = False
         self.a_record_was_lost = False
+        self.forgot_at_s = LONG_AGO_S
         self.scheduler.after(GLANCE_S, self._glance)
 
     def next_run(self) -> int:

@@ -276,6 +276,7 @@ class Machines(Ground):
         assert witness.run is None, "a witness that runs does not read its record again"
         self.tell(witness.name, "the record is lost")
         witness.record = None
+        self.forgot_at_s = self.now_s
 
     def lose_quorum(self) -> None:
         """No quorum: etcd carries nothing out."""
@@ -294,6 +295,7 @@ class Machines(Ground):
         self.tell("etcd", "made anew, empty")
         self.weather.strike(Kind.ARBITER, "etcd")
         self._the_store().forget()
+        self.forgot_at_s = self.now_s
 
     def recover_store(self) -> None:
         """Quorum, and quick answers."""
@@ -339,6 +341,7 @@ class Machines(Ground):
         self.tell(name, "the record is lost")
         self.hosts[name].record = None
         self.a_record_was_lost = True
+        self.forgot_at_s = self.now_s
 
     def break_disk(self, name: str) -> None:
         """The record cannot be written."""

@@ -1,8 +1,9 @@
 """S1 with an arbiter: at no moment does a container that we started run on two hosts.
 
-There are three excuses, all of them said plainly in the design: guard and agent of the one that
+There are four excuses, all of them said plainly in the documents: guard and agent of the one that
 runs were both absent when its lease ended; an engine came to a start later than the rest of the
-lease; an operator ended a hold by his word. Each of them ends soon after what excuses it.
+lease; an operator ended a hold by his word; the voter that held alone lost its record. Each of them
+ends soon after what excuses it.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ from failover_agent.simulation.world import World
 
 KILL_WITHIN_S = 1.0
 """From the return of a guard, or of an agent without one, until everything is killed."""
+
+BY_WORD = "the operator ended a hold by his word"
+FORGOTTEN = "a voter that held lost its record"
+OF_A_HOLD = (BY_WORD, FORGOTTEN)
+"""Nothing runs there that could stop the containers, until somebody starts the agent again."""
 
 GUARD, AGENT = frozenset({Kind.GUARD}), frozenset({Kind.AGENT})
 
@@ -112,7 +118,7 @@ class NeverTwoAtAll:
         self._world = world
         self._since_s: float | None = None
         self._excuse = ""
-        self._asked_to_hold: set[str] = set()
+        self._asked_to_hold: dict[str, float] = {}
         self._word_at_s = LONG_AGO_S
         self.longest_s = 0.0
         world.chronicle.watchers.append(self)
@@ -126,13 +132,23 @@ class NeverTwoAtAll:
                 if len(self._who_runs()) < 2:
                     self._since_s = None
             case Said(host, Beat(renews=True, hold=hold)):
-                (self._asked_to_hold.add if hold else self._asked_to_hold.discard)(host)
+                self._note_hold(host, hold=hold)
             case Saw(_, CommandReceived(command=CommandKind.TAKEOVER)) if self._asked_to_hold:
                 self._word_at_s = self._world.now_s
             case Glanced() if self._since_s is not None:
                 self._judge_length(self._since_s)
             case _:
                 pass
+
+    def _note_hold(self, host: str, *, hold: bool) -> None:
+        if hold:
+            self._asked_to_hold.setdefault(host, self._world.now_s)
+        else:
+            self._asked_to_hold.pop(host, None)
+
+    def _was_forgotten(self) -> bool:
+        """Did a voter lose its record, and with it perhaps the only word of a hold?"""
+        return any(self._world.forgot_at_s > at_s for at_s in self._asked_to_hold.values())
 
     def _who_runs(self) -> list[str]:
         return [name for name in self._world.hosts if self._world.runs_by_us(name)]
@@ -149,7 +165,9 @@ class NeverTwoAtAll:
 
     def _find_excuse(self, host: str, other: str) -> str:
         if self._word_at_s > LONG_AGO_S:
-            return "the operator ended a hold by his word"
+            return BY_WORD
+        if self._was_forgotten():
+            return FORGOTTEN
         if self._is_unwatched(other):
             return f"neither guard nor agent of {other} were there"
         for name in (host, other):
@@ -175,7 +193,7 @@ class NeverTwoAtAll:
         lasts_s = self._world.now_s - since_s
         self.longest_s = max(self.longest_s, lasts_s)
         unwatched = any(self._is_unwatched(name) for name in self._who_runs())
-        if self._word_at_s > LONG_AGO_S:
+        if self._excuse in OF_A_HOLD:
             lasts_s = min(
                 lasts_s, self._world.weather.calm_for_s() - self._world.longest_timeout_s()
             )

@@ -41,6 +41,8 @@ from failover_agent.simulation.world import World
 SERVING = frozenset({Phase.PROMOTING, Phase.ACTIVE, Phase.FAILED})
 FOLLOWING = frozenset({Phase.STARTING, Phase.STANDBY, Phase.ACQUIRING})
 
+DISK = frozenset({Kind.DISK})
+
 BLIND = frozenset({Kind.ENGINE, Kind.AGENT})
 """What keeps an agent from seeing its containers."""
 
@@ -141,7 +143,9 @@ class StopsForAReason:
     def _may_stop_for_its_lease(self, host: str) -> bool:
         """Its lease ends, or it was told to leave and nobody would hold, or it cannot know."""
         told = host in self._told_to_stop
-        return self._book.ends(host) or told or self._world.a_record_was_lost
+        # A save that is said to have failed may be on the disk, for the next agent to read.
+        doubtful = self._world.weather.calm_for_s(DISK, host) < self._world.longest_timeout_s()
+        return self._book.ends(host) or told or doubtful or self._world.a_record_was_lost
 
     def _judge_health(self, host: str, policy: Policy) -> None:
         """S2, S4: a service that is well, and has been, is not moved unless people say so."""
