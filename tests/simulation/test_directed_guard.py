@@ -100,6 +100,19 @@ def test_an_agent_killed_for_a_moment_changes_nothing_while_its_peer_is_off(
     assert done_since() == []
 
 
+def test_one_that_is_thawed_late_repairs_nothing_before_it_has_renewed(core: Product) -> None:
+    """H4: its lease is not over yet, but the time to stop has come."""
+    trio = a_trio_at_rest(core)
+    trio.world.kill_container("primary", "web")
+    trio.running_s(0.3)
+    trio.world.freeze("primary")
+    trio.running_s(T * (1 - DRIFT) - STOP_BUDGET + 0.05)
+    trio.world.thaw("primary")
+
+    trio.serves_within("primary", 3.0)
+    trio.must_go_on("primary", 2 * T)
+
+
 def test_an_agent_killed_for_long_has_its_containers_killed_by_its_guard(core: Product) -> None:
     trio = a_trio_at_rest(core)
     trio.world.kill_agent("primary")

@@ -225,7 +225,9 @@ def repair_at_s(state: State, policy: Policy, view: ContainerView) -> float | No
 
 def repair(turn: Turn) -> None:
     """Start the dead containers whose next attempt is due, while that is allowed (H4, G1)."""
-    if not leases.is_guarded(turn.state, turn.policy) or _is_served_elsewhere(turn):
+    in_time = turn.now < leases.stop_at_s(turn.state, turn.policy)
+    is_watched = leases.is_guarded(turn.state, turn.policy)
+    if not (in_time and is_watched) or _is_served_elsewhere(turn):
         return
     for view in turn.state.containers.values():
         at_s = repair_at_s(turn.state, turn.policy, view)

@@ -197,6 +197,8 @@ def _arm_again(turn: Turn) -> None:
 def _go_on(turn: Turn) -> None:
     """The next step of a promotion, once that which it waits for is done: while the lease runs."""
     state = turn.state
+    if turn.now >= leases.stop_at_s(state, turn.policy):
+        return  # H4: one that slept renews first, or stops.
     if state.phase is Phase.FENCING and state.fencing is None:
         _take_steps_from(turn, GUARD, state.reason)
     elif state.phase is Phase.PROMOTING and state.step_at == GUARD and state.guarded is not None:

@@ -712,3 +712,17 @@ def test_a_winner_leads_by_the_votes_it_won_with_until_the_first_renewal() -> No
     node = winner()
 
     assert ends_at_s(node) == pytest.approx(node.now + LEASE_S)
+
+
+def test_a_promotion_that_slept_over_the_time_to_stop_starts_nothing_before_it_has_renewed() -> (
+    None
+):
+    node = winner()
+    node.now = leases.stop_at_s(node.state, node.policy) + 0.1
+
+    woken = node.takes(GuardArmed(held_term(node)))
+
+    assert of_kind(woken, StartContainers) == []
+    assert phase(node) is Phase.PROMOTING
+    renewed = node.takes(witness_renews(node))
+    assert of_kind(renewed, StartContainers) != []
