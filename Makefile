@@ -14,6 +14,10 @@ CODE    := $(wildcard src tests bench/*.py scripts/*.py)
 BIN      := .venv/bin
 PACKAGES := .venv/.packages
 VENV     := .venv/.installed
+# Tests mostly wait for engines and timeouts, so more files run side by side than there are cores.
+WORKERS  ?= 4
+# A file is the unit, as its tests share two hosts; in the order of the folders: the lab starts early.
+PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -57,10 +61,10 @@ unit: $(VENV) ## the fast tests: no engine, no mutants
 	$(BIN)/pytest -m 'not lab and not integration and not mutant'
 
 lab: setup ## two hosts, two real engines, real faults (as root)
-	$(BIN)/pytest -m lab
+	$(BIN)/pytest $(PARALLEL) -m lab
 
 test: setup lint ## everything: lint, every test, every branch of the core
-	$(BIN)/pytest --cov --cov-report=term-missing
+	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term-missing
 
 demo: setup ## watch a pair fail over (as root); KEEP=1 leaves it running
 	@KEEP='$(KEEP)' PYTHONPATH=. $(BIN)/python scripts/demo.py

@@ -671,7 +671,7 @@ def test_a_node_that_sees_a_wrong_set_up_is_never_a_candidate_while_it_lasts(
     assert phases(step)[0] == (Phase.ACQUIRING, Reason.PEER_SILENT)
 
 
-@pytest.mark.parametrize("kind", set(ConflictKind) - {ConflictKind.SAME_ROLE})
+@pytest.mark.parametrize("kind", sorted(set(ConflictKind) - {ConflictKind.SAME_ROLE}))
 def test_a_stranger_who_sends_to_us_is_an_alarm_and_keeps_nobody_from_taking_over(
     kind: ConflictKind,
 ) -> None:
