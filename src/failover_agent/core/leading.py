@@ -171,7 +171,7 @@ def return_from_hold(turn: Turn) -> None:
 
 
 def on_guard_failed(turn: Turn, event: GuardFailed) -> None:
-    """G1: without a guard nothing is started; it is asked again."""
+    """G1: without a guard nothing is started; it is asked again, and a promotion waits for it."""
     state = turn.state
     if _ends_hold(state, event.term):
         turn.state = replace(state, guard_error=event.error)
@@ -182,7 +182,8 @@ def on_guard_failed(turn: Turn, event: GuardFailed) -> None:
     turn.state = replace(
         state, guard_error=event.error, retry_at_s=turn.now + turn.policy.heartbeat_interval_s
     )
-    if state.phase is Phase.PROMOTING and state.step_at == GUARD:
+    waits = state.phase is Phase.PROMOTING and state.step_at == GUARD
+    if waits and turn.now >= state.since_s + turn.policy.patience_s:
         _fail(turn, f"the guard: {event.error}")
 
 
@@ -262,7 +263,7 @@ def advance(turn: Turn) -> None:
 
 def _notice_repaired(turn: Turn) -> None:
     """Failed, but everything runs again: active."""
-    if turn.state.phase is Phase.FAILED and reports.health(turn.state) is Health.OK:
+    if turn.state.phase is Phase.FAILED and turn.state.containers.health is Health.OK:
         turn.state = replace(
             turn.state, failures=0, failed_because="", not_able_until_s=0.0, handover=None
         )

@@ -128,15 +128,39 @@ def test_a_plain_pair_has_no_guard_to_wait_for() -> None:
 # --- it does not answer ---------------------------------------------------------------------------
 
 
+def fails_for_good(node: Node) -> Step:
+    """The guard is asked for as long as a promotion waits for it, and never answers."""
+    node.takes(GuardFailed(held_term(node), "it did not answer"))
+    goes_on(node, node.policy.patience_s, witness_renews)
+    return node.takes(GuardFailed(held_term(node), "it did not answer"))
+
+
+def test_a_promotion_waits_for_a_guard_that_is_late_once() -> None:
+    node = winner()
+
+    step = node.takes(GuardFailed(held_term(node), "it did not answer"))
+
+    assert phases(step) == []
+    assert node.state.phase is Phase.PROMOTING
+    assert "guard_lost" in alarms(node)
+    assert of_kind(step, StartContainers) == []
+    asked = goes_on(node, 1.1, witness_renews)
+    assert [order.term for order in of_kind(asked, ArmGuard)] == [held_term(node)]
+    step = node.takes(GuardArmed(held_term(node)))
+    assert len(of_kind(step, StartContainers)) == 1
+    assert "guard_lost" not in alarms(node)
+
+
 def test_without_a_guard_the_promotion_fails_and_the_peer_may_take_it() -> None:
     node = winner()
     node.takes(node.beat())
 
-    step = node.takes(GuardFailed(held_term(node), "it did not answer"))
+    step = fails_for_good(node)
 
     assert phases(step) == [(Phase.FAILED, Reason.START_FAILED)]
     assert {"guard_lost", "failed"} <= alarms(node)
     assert of_kind(step, StartContainers) == []
+    node.takes(node.beat())
     step = node.takes(node.vote(VoteKind.PREPARE))
     assert phases(step) == [(Phase.DEMOTING, Reason.START_FAILED)]
 
@@ -144,7 +168,7 @@ def test_without_a_guard_the_promotion_fails_and_the_peer_may_take_it() -> None:
 def test_a_guard_that_failed_is_asked_again_and_then_the_containers_are_started() -> None:
     node = winner()
     node.takes(node.beat(readiness="cannot"))
-    node.takes(GuardFailed(held_term(node), "it did not answer"))
+    fails_for_good(node)
 
     asked = goes_on(node, 1.1, witness_renews)
     assert [order.term for order in of_kind(asked, ArmGuard)] == [held_term(node)]
