@@ -9,13 +9,15 @@ unless it was told to `stay`.
 """
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
-# The engine keeps its key below /etc and its containerd makes a folder below /opt.
+# The engine keeps its key below /etc and its containerd makes a folder below /opt. A key of the
+# machine's own engine must not show through: two engines with one key are one to whoever asks.
 OVERLAID = ("/etc", "/opt", "/var/lib")
 BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
@@ -33,6 +35,8 @@ def set_up(disk: Path, name: str) -> None:
         work.mkdir(parents=True, exist_ok=True)
         layers = f"lowerdir={folder},upperdir={upper},workdir={work}"
         mount("-t", "overlay", "-o", layers, "overlay", folder)
+    if not (disk / "files/etc/hostname").exists():  # its first boot
+        shutil.rmtree("/etc/docker", ignore_errors=True)
     Path("/etc/hostname").write_text(f"{name}\n")
     # The engine's own overlays cannot stand on one: its data lies on the disk itself.
     engine_data = Path("/var/lib/docker")

@@ -60,25 +60,28 @@ def test_each_host_has_an_engine_of_its_own(lab: Lab) -> None:
 def test_a_container_moved_too_early_is_an_overlap(lab: Lab) -> None:
     one, other = lab.a.services["db"], lab.b.services["db"]
     one.start()
+    began_s = now_s()
     other.start()
     both_ran_from_s = now_s()
     until(lambda: now_s() > both_ran_from_s + 0.5, 5, "half a second together")
     one.stop()
     [overlap] = lab.truth.overlaps()
-    assert overlap.seconds == pytest.approx(0.5, abs=0.2)
+    assert 0.2 < overlap.seconds <= now_s() - began_s
 
 
 def test_a_container_moved_properly_is_none_and_its_downtime_is_known(lab: Lab) -> None:
     lab.a.services["db"].start()
-    stopped_s = now_s()
+    until(lambda: runs(lab, (lab.a, "db")), 5, "db runs on host-a")
     lab.a.services["db"].stop()
+    last_s = lab.truth.runs(host="host-a", name="db")[-1].last_s
     lab.b.services["db"].start()
     until(lambda: runs(lab, (lab.b, "db")), 5, "db runs on host-b alone")
     assert lab.truth.overlaps(group=True) == []
     assert lab.truth.starts() == [("host-a", "db"), ("host-b", "db")]
-    started_s = lab.truth.first_tick_after(stopped_s, host="host-b")
+    started_s = lab.truth.first_tick_after(last_s, host="host-b")
     assert started_s is not None
-    assert lab.truth.downtime("db", stopped_s) == pytest.approx(started_s - stopped_s, abs=0.1)
+    # What ticks late on a busy machine makes it longer, nothing makes it shorter.
+    assert started_s - last_s <= lab.truth.downtime("db", last_s) < now_s() - last_s
 
 
 def test_a_paused_container_does_not_run(lab: Lab) -> None:

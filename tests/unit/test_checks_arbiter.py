@@ -110,6 +110,13 @@ def test_an_etcd_is_read_once_an_interval(here: Path) -> None:
     assert told["host dies"] == "start on the other host within 11.4 s"
 
 
+def test_the_bound_with_an_etcd_leaves_its_own_election_out_and_says_so(here: Path) -> None:
+    election = ("", "and etcd's own election, where its leader died with the host")
+
+    assert election in timing.table(with_etcd(here, "http://10.0.0.3:2379"), Measurements()).rows
+    assert election not in timing.table(with_witness(here), Measurements()).rows
+
+
 SHORT = "heartbeat_timeout = 1\nheartbeat_interval = 0.1"
 
 

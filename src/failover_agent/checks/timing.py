@@ -50,18 +50,16 @@ def _rows(settings: Settings, measurements: Measurements) -> Iterator[tuple[str,
     policy, measured = settings.policy(), measurements.measured
     fence_s = settings.keys.fence_timeout
     arbiter = settings.arbiter
-    takeover_s = bounds.takeover_s(
-        policy,
-        measured,
-        fence_timeout_s=fence_s,
-        is_register=arbiter is not None and arbiter.kind is ArbiterKind.ETCD,
-    )
+    is_etcd = arbiter is not None and arbiter.kind is ArbiterKind.ETCD
+    takeover_s = bounds.takeover_s(policy, measured, fence_timeout_s=fence_s, is_register=is_etcd)
     fenced = f" ({fence_s:g} s of it fence)" if policy.has_fence else ""
     if takeover_s == NEVER_S:
         yield "host dies", "nothing starts before an operator says takeover"
     else:
         yield "host dies", f"start on the other host within {at_most(takeover_s)}{fenced}"
         yield "", f"{policy.heartbeat_interval_s:g} s more for each message lost on the way"
+        if is_etcd:
+            yield "", "and etcd's own election, where its leader died with the host"
     grace_s = policy.restart_grace_period_s
     yield "container dies", f"moves after {grace_s:g} s (restart_grace_period), and the stop"
     lone_s = bounds.lone_start_s(policy, measured, fence_timeout_s=fence_s)
