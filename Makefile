@@ -21,7 +21,7 @@ PARALLEL := -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup lint unit lab test demo demo-end nemesis soak constraints clean
+.PHONY: help setup lint unit lab test bench demo demo-end nemesis replay cold-starts soak fuzz constraints clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,11 +51,13 @@ $(VENV): pyproject.toml constraints.txt src/failover_agent/__init__.py
 	@$(BIN)/pip install -qq -c constraints.txt -e '.[dev]'
 	@touch $@
 
-lint: $(VENV) ## ruff, mypy, import contracts
+lint: $(VENV) ## ruff, mypy, import contracts, the compose file
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy $(CODE)
 	$(BIN)/lint-imports --no-logo
+	@for role in primary backup witness; do \
+	    FAILOVER_AGENT_ROLE=$$role $(BIN)/docker-compose --file compose.yaml config --quiet; done
 
 unit: $(VENV) ## the fast tests: no engine, no mutants
 	$(BIN)/pytest -m 'not lab and not integration and not mutant'
@@ -76,8 +78,23 @@ nemesis: setup ## a random walk of faults over a pair with an arbiter (SEED=...,
 	@PYTHONPATH=. $(BIN)/python -m tests.lab.nemesis $(if $(SEED),--seed $(SEED)) \
 	    --minutes $(or $(MINUTES),10) --arbiter '$(or $(ARBITER),witness)'
 
+replay: setup ## fault sequences of the simulator on real engines, compared (SEEDS=1-50, POLICY=both)
+	@PYTHONPATH=. $(BIN)/python -m tests.lab.replay --seeds '$(or $(SEEDS),1-50)' \
+	    --policy '$(or $(POLICY),in turn)'
+
+cold-starts: setup ## a pair that starts cold, twenty times (STARTS=20, SEED=1)
+	@PYTHONPATH=. $(BIN)/python -m tests.lab.cold --starts $(or $(STARTS),20) --seed $(or $(SEED),1)
+
 soak: setup ## the simulations with many more seeds (SEEDS=10000)
 	SIMULATION_SEEDS='$(or $(SEEDS),10000)' $(BIN)/pytest -m simulation --timeout=0
+
+fuzz: $(VENV) ## the fuzzing of wire and parsers with many more examples each (EXAMPLES=100000)
+	FUZZ_EXAMPLES='$(or $(EXAMPLES),100000)' $(BIN)/pytest tests/unit/test_fuzz_wire.py \
+	    tests/unit/test_fuzz_parsers.py --timeout=0 --hypothesis-show-statistics
+
+bench: setup ## how fast, what it costs (as root, ten minutes, on a machine that does nothing else)
+	@bash scripts/install-packages keepalived
+	@for it in failover peers idle detect; do PYTHONPATH=. $(BIN)/python bench/$$it.py; done
 
 constraints: ## constraints.txt anew: the newest versions that fit, from a fresh environment
 	rm -rf .venv

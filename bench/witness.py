@@ -142,8 +142,6 @@ class Node(asyncio.Protocol):
             readiness=Readiness.READY,
             not_ready_because=(),
             may_lead=True,
-            specs=(),
-            settings=(),
         )
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

@@ -4,10 +4,17 @@ import asyncio
 import os
 from collections.abc import Callable, Generator, Mapping
 
+import hypothesis
 import looptime
 import pytest
 
 KIND = 10  # nice(2): what only computes leaves the processors to what has to be on time
+
+# How long an example takes says something of the machine, and nothing of the code.
+hypothesis.settings.register_profile(
+    "steady", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("steady")
 
 
 def pytest_asyncio_loop_factories(

@@ -415,7 +415,7 @@ class _Tasks:
 
 
 def _write_failed(error: OSError) -> RecordWriteFailed:
-    return RecordWriteFailed(str(error) or type(error).__name__)
+    return RecordWriteFailed(error.strerror or str(error) or type(error).__name__)
 
 
 def _in_order(

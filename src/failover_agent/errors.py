@@ -81,7 +81,8 @@ class UnreadableRecordError(RecordError):
         super().__init__(
             where=str(path),
             what=f"the record cannot be read ({problem})",
-            todo="Look at the disk and the permissions of the directory.",
+            todo="Look at the disk and at the permissions; without it the agent starts as on its "
+            "first day, and first waits.",
         )
 
 
@@ -95,7 +96,7 @@ class ForeignRecordError(RecordError):
             where=str(path),
             what=f"the record belongs to {its}, and this is {ours}",
             todo="Give this node a state_dir of its own; or, if the record was copied here by "
-            "mistake, move the file away.",
+            "mistake, or the machine has a new /etc/machine-id, move the file away.",
         )
 
 
@@ -109,6 +110,17 @@ class FutureRecordError(RecordError):
             where=str(path),
             what=f"the record has schema {schema}, and this version knows none above {known}",
             todo="Install the version that wrote it, or a newer one.",
+        )
+
+
+class SocketDeniedError(FailoverAgentError):
+    """There may be an agent, but not for this user."""
+
+    def __init__(self, *, control_socket: Path, uid: int) -> None:
+        super().__init__(
+            where=str(control_socket),
+            what=f"this user (uid {uid}) may not speak to the agent",
+            todo="The socket is for the user that the agent runs as: try again with sudo.",
         )
 
 

@@ -149,7 +149,7 @@ class Pair:
         try:
             await self._record.save(durable)
         except OSError as error:
-            self._record_error = str(error) or type(error).__name__
+            self._record_error = error.strerror or str(error) or type(error).__name__
             raise TimeoutError(self._record_error) from error
         self._record_error = ""
 
@@ -234,7 +234,7 @@ class Pair:
         try:
             await self._record.probe()
         except OSError as error:
-            self._record_error = str(error) or type(error).__name__
+            self._record_error = error.strerror or str(error) or type(error).__name__
         else:
             self._record_error = ""
 

@@ -249,8 +249,6 @@ class Side:
             readiness=Readiness.READY,
             not_ready_because=(),
             may_lead=True,
-            specs=(),
-            settings=(),
         )
         return SendHeartbeat(Role.WITNESS, beat, self.deadline_s)
 
@@ -413,19 +411,22 @@ class Authority:
     def ca(self) -> Path:
         return self.folder / f"{self.name}.pem"
 
-    def sign(self, subject: str) -> tuple[Path, Path]:
-        """A certificate for 127.0.0.1 with its key. An empty subject has no common name."""
+    def sign(
+        self, subject: str, *, names: str = "IP:127.0.0.1,DNS:localhost", days: int = 2
+    ) -> tuple[Path, Path]:
+        """A certificate for 127.0.0.1 with its key. An empty subject has no common name.
+
+        Of -1 days: it ended yesterday.
+        """
         stem = self.folder / f"{self.name}-{subject or 'nameless'}"
         key, request, certificate = (stem.with_suffix(end) for end in (".key", ".csr", ".crt"))
         extensions = stem.with_suffix(".ext")
-        extensions.write_text(
-            "subjectAltName=IP:127.0.0.1,DNS:localhost\nextendedKeyUsage=serverAuth,clientAuth\n"
-        )
+        extensions.write_text(f"subjectAltName={names}\nextendedKeyUsage=serverAuth,clientAuth\n")
         _make_key(key)
         name = f"/CN={subject}" if subject else "/O=failover-agent"
         _openssl("req", "-new", "-key", str(key), "-subj", name, "-out", str(request))
         _openssl(
-            *("x509", "-req", "-in", str(request), "-out", str(certificate), "-days", "2"),
+            *("x509", "-req", "-in", str(request), "-out", str(certificate), "-days", str(days)),
             *("-CA", str(self.ca), "-CAkey", str(self.ca.with_suffix(".key"))),
             *("-CAcreateserial", "-extfile", str(extensions)),
         )

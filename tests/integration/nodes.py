@@ -15,6 +15,8 @@ from failover_agent.core.events import (
     CommandReceived,
     Event,
     HeartbeatReceived,
+    PathAnswered,
+    PathFailed,
     ReleaseReceived,
     VoteRequested,
 )
@@ -29,6 +31,7 @@ from failover_agent.core.messages import (
 )
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
+    Containers,
     ContainerState,
     ContainerView,
     Durable,
@@ -67,8 +70,6 @@ def beat_of(sender: Sender) -> Beat:
         readiness=Readiness.READY,
         not_ready_because=(),
         may_lead=True,
-        specs=(),
-        settings=(),
     )
 
 
@@ -90,18 +91,22 @@ def state_of(sender: Sender, phase: Phase) -> State:
         next_beat_at_s=now,
         held_term=7 if is_active else None,
         peers={OTHER[sender.role]: PeerView(OTHER[sender.role])},
-        containers={
-            "web": ContainerView(
-                "web", ContainerState.UP if is_active else ContainerState.DOWN, "", exists=True
-            )
-        },
+        containers=Containers(
+            [
+                ContainerView(
+                    "web", ContainerState.UP if is_active else ContainerState.DOWN, "", exists=True
+                )
+            ]
+        ),
         engine=EngineView(reachable=True),
     )
 
 
 @dataclass
 class Node:
-    """One side. `rule` answers what it is asked; `posted` is what its adapters told its core."""
+    """One side. `rule` answers what it is asked; `posted` is what its adapters told its core, but
+    for what is told of its `paths`.
+    """
 
     keeper: Keeper
     phase: Phase = Phase.STANDBY
@@ -110,6 +115,7 @@ class Node:
     port: int = 0
     asked: list[Asked] = field(default_factory=list)
     posted: list[Event] = field(default_factory=list)
+    paths: list[PathAnswered | PathFailed] = field(default_factory=list)
     rule: Callable[[Asked], Awaitable[Answer | ReplyToOperator]] | None = None
 
     @property
@@ -119,6 +125,12 @@ class Node:
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    def post(self, event: Event) -> None:
+        if isinstance(event, PathAnswered | PathFailed):
+            self.paths.append(event)
+        else:
+            self.posted.append(event)
 
     def beat(self, deadline_s: float = 10.0) -> SendHeartbeat:
         return SendHeartbeat(OTHER[self.me.role], beat_of(self.me), deadline_s)
@@ -139,7 +151,7 @@ class Node:
             now=CLOCK.now,
             get_state=lambda: state_of(self.me, self.phase),
             ask=ask,
-            post=self.posted.append,
+            post=self.post,
             history=lambda limit: [{"entry": number} for number in range(5)][-limit:],
             stepped_ago_s=lambda: self.stepped_ago_s,
         )
@@ -198,7 +210,7 @@ async def speaking(
     peers = Peers(
         endpoints=to,
         keeper=one.keeper,
-        post=one.posted.append,
+        post=one.post,
         clock=CLOCK,
         look_up=_dns({} if look_up is None else look_up),
         beat_connect_s=beat_connect_s,

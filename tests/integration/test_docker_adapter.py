@@ -42,6 +42,7 @@ from failover_agent.core.events import (
 from failover_agent.core.state import ContainerState
 from failover_agent.errors import EngineError
 from failover_agent.guard import kill
+from failover_agent.guard.engine import NO_FILES, TlsFiles
 from tests.lab import cgroups
 from tests.lab.engine import Engine
 from tests.lab.host import Host
@@ -156,6 +157,7 @@ async def adapter(  # noqa: PLR0913 - each has a name
     start_timeout_s: float = 20.0,
     stop_timeout_s: float | None = None,
     on_process: OnProcess = lambda *_: None,
+    files: TlsFiles = NO_FILES,
 ) -> AsyncIterator[tuple[DockerEngine, Core]]:
     """An adapter that watches (after its first snapshot), and the core it tells."""
     core = Core(names or tuple(node.services))
@@ -170,6 +172,7 @@ async def adapter(  # noqa: PLR0913 - each has a name
         timing=timing,
         proc=proc or node.host.path("/proc"),
         on_process=on_process,
+        files=files,
     )
     try:
         async with asyncio.TaskGroup() as group:
@@ -427,6 +430,7 @@ async def test_a_process_that_ended_unnoticed_by_the_engine_is_down(node: Node) 
     run(node, "db")
     async with adapter(node) as (engine, core):
         containerd = first_child(node.engine.process.pid)
+        assert containerd, "the engine has its own"
         os.kill(containerd, signal.SIGSTOP)
         try:
             os.kill(pid_of(node, "db"), signal.SIGKILL)
@@ -446,7 +450,7 @@ class Relay:
     """Between adapter and engine: loses or holds what contains a text, or cuts all connections."""
 
     def __init__(self, engine: Path) -> None:
-        self._engine = engine
+        self.engine = engine  # of each connection made from now on
         self._open: set[asyncio.StreamWriter] = set()
         self._released = asyncio.Event()
         self.swallow = NOTHING
@@ -468,7 +472,7 @@ class Relay:
             writer.transport.abort()
 
     async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        engine_reader, engine_writer = await asyncio.open_unix_connection(self._engine)
+        engine_reader, engine_writer = await asyncio.open_unix_connection(self.engine)
         self._open |= {writer, engine_writer}
         try:
             async with asyncio.TaskGroup() as group:
@@ -1042,7 +1046,7 @@ async def test_the_errors_of_a_probe_say_what_is_wrong(node: Node, tmp_path: Pat
     nowhere.touch()
     assert "nobody listens there" in await problem(f"unix://{nowhere}")
     assert "nobody listens there" in await problem("tcp://127.0.0.1:1")
-    with pytest.raises(EngineError, match="neither unix:///PATH nor tcp://HOST:PORT"):
+    with pytest.raises(EngineError, match="neither unix:///PATH, tcp://HOST:PORT"):
         await problem("localhost:2375")
 
 

@@ -10,7 +10,8 @@ import aiohttp
 import pytest
 
 from failover_agent.adapters import names
-from failover_agent.adapters.peer import MOST_IN_FLIGHT, Peers
+from failover_agent.adapters.path import MOST_IN_FLIGHT
+from failover_agent.adapters.peer import Peers
 from failover_agent.core.effects import SendRelease, SendVoteRequest
 from failover_agent.core.events import (
     AddressLost,

@@ -150,7 +150,6 @@ async def test_reading_may_be_for_this_host_alone() -> None:
         b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
         b"POST /v1/vote HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\nhalf",
         b"POST /v1/vote HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"POST /v1/vote HTTP/1.1\r\nHost: x\r\nContent-Encoding: br\r\nContent-Length: 1\r\n\r\nx",
     ],
 )
 async def test_a_request_that_is_no_http_harms_nobody_and_is_not_logged(

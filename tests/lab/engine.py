@@ -8,7 +8,7 @@ restart policies, as any engine does; nothing here helps it.
 import json
 from pathlib import Path
 
-from tests.lab import engine_api
+from tests.lab import engine_api, engine_root
 from tests.lab.engine_api import Answer
 from tests.lab.host import Host
 from tests.lab.image import image_tar
@@ -21,10 +21,11 @@ STOP_LIMIT_S = 60
 
 
 class Engine:
-    """Off until `start()`; ends with its host."""
+    """Off until `start()`; ends with its host. `release`: of engine_root.py, or the machine's."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: Host, release: str = "") -> None:
         self._host = host
+        self.release = release
         self._process: Process | None = None
         self._settings: dict[str, object] = {
             "iptables": False,
@@ -61,7 +62,8 @@ class Engine:
         file = self._host.path("/etc/docker/daemon.json")
         file.parent.mkdir(exist_ok=True)
         file.write_text(json.dumps(self._settings, indent=2))
-        self._process = self._host.spawn("dockerd", ["dockerd"])
+        command = engine_root.dockerd(self._host, self.release) if self.release else ["dockerd"]
+        self._process = self._host.spawn("dockerd", command)
 
     def wait_up(self, limit_s: float = START_LIMIT_S) -> None:
         process = self.process

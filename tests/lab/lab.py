@@ -33,10 +33,16 @@ class Node:
     """One host with its engine, its containers and its agent."""
 
     def __init__(
-        self, host: Host, specs: Iterable[Spec], containers: Path, *, has_engine: bool
+        self,
+        host: Host,
+        specs: Iterable[Spec],
+        containers: Path,
+        *,
+        has_engine: bool,
+        release: str = "",
     ) -> None:
         self.host = host
-        self.engine = Engine(host)
+        self.engine = Engine(host, release)
         self.has_engine = has_engine
         self.services = {
             spec.name: Service(self.engine, spec, containers / host.name / spec.name)
@@ -90,8 +96,18 @@ class Node:
 class Lab:
     """Hosts `host-a` and `host-b` (and `host-c`, without an engine, for a third party)."""
 
-    def __init__(self, containers: Sequence[str | Spec], *, third_host: bool = False) -> None:
-        """Nothing is made before `with`. Container names have two letters or more."""
+    def __init__(
+        self,
+        containers: Sequence[str | Spec],
+        *,
+        third_host: bool = False,
+        releases: tuple[str, str] = ("", ""),
+    ) -> None:
+        """Nothing is made before `with`. Container names have two letters or more.
+
+        `releases`: of the engines of both hosts, as in engine_root.py; "" for the machine's own.
+        """
+        self.releases = releases
         self.specs = [Spec(item) if isinstance(item, str) else item for item in containers]
         self._letters = "abc" if third_host else "ab"
         self._secret = secrets.token_hex(32)
@@ -113,7 +129,8 @@ class Lab:
                 undo.callback(host.close)
                 has_engine = letter != "c"
                 specs = self.specs if has_engine else ()
-                node = Node(host, specs, self.truth.folder, has_engine=has_engine)
+                release = dict(zip("ab", self.releases, strict=True)).get(letter, "")
+                node = Node(host, specs, self.truth.folder, has_engine=has_engine, release=release)
                 self._nodes[letter] = node
                 host.boot()
             self._name_hosts()

@@ -37,6 +37,10 @@ class Metronome:
         """
         return sum(late_s for moment_s, late_s in self._late if moment_s >= since_s)
 
+    def latest_s(self, since_s: float) -> float:
+        """The worst of them."""
+        return max((late_s for moment_s, late_s in self._late if moment_s >= since_s), default=0.0)
+
     def _run(self) -> None:
         before_s = now_s()
         while not self._over.wait(BEAT_S):

@@ -7,11 +7,15 @@ machine's own interfaces and firewall see nothing of it all.
 A cut is a rule at the switch that drops IP packets: whoever sends waits for an answer and gets no
 error, as behind a broken router. `unplug` takes the link down, as a crash does. Cuts of one wire
 add up, as two diggers may hit it: it is whole again when each is mended, or at once by `heal()`.
+
+A `Cable` joins two hosts beside the switch, each with an eth1 of its own.
 """
 
 import itertools
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
@@ -28,6 +32,14 @@ class Named(Protocol):
     @property
     def name(self) -> str:
         """The host's name, which is also the name of its port at the switch."""
+
+
+class Plugged(Named, Protocol):
+    """A host that is up."""
+
+    @property
+    def pid(self) -> int:
+        """Its INIT."""
 
 
 class Network:
@@ -68,6 +80,19 @@ class Network:
             f"link set {name} master switch up",
         )
         _ip_in(init_pid, f"addr add {address}/24 dev eth0", "link set eth0 up")
+
+    def lay(self, ends: Sequence[tuple[str, int, str]]) -> None:
+        """A cable beside the switch: at each end a port of this name, and in the network of this
+        INIT an eth1 with this address. It can be cut as any other wire between two ports, and is
+        left alone by what befalls whole hosts.
+        """
+        self._ip("link add cable type bridge", "link set cable up")
+        for port, init_pid, address in ends:
+            self._ip(
+                f"link add {port} type veth peer name eth1 netns {init_pid}",
+                f"link set {port} master cable up",
+            )
+            _ip_in(init_pid, f"addr add {address}/24 dev eth1", "link set eth1 up")
 
     def unplug(self, name: str) -> None:
         """The link is down; what is still on its way is lost."""
@@ -174,6 +199,32 @@ class Network:
 
     def _ip(self, *lines: str, check: bool = True) -> None:
         _ip_in(self.pid, *lines, check=check)
+
+
+@dataclass(frozen=True)
+class Port:
+    """One end of a cable, by its name at the switch."""
+
+    name: str
+
+
+class Cable:
+    """A direct cable between two hosts that are up. Who boots anew has lost it."""
+
+    def __init__(self, network: Network, *hosts: Plugged) -> None:
+        self._network = network
+        self.address = {host.name: f"10.78.0.{n}" for n, host in enumerate(hosts, start=1)}
+        self._port = {host.name: Port(f"{host.name}-2") for host in hosts}
+        network.lay([(self._port[h.name].name, h.pid, self.address[h.name]) for h in hosts])
+
+    def cut(self, source: Named, target: Named) -> None:
+        """One way, as a wire of the switch."""
+        self._network.cut(self._port[source.name], self._port[target.name])
+
+    def cut_both(self, one: Named, other: Named) -> None:
+        """Both ways."""
+        self.cut(one, other)
+        self.cut(other, one)
 
 
 def _ip_in(pid: int, *lines: str, check: bool = True) -> None:

@@ -85,10 +85,10 @@ class Process:
 
 def first_child(pid: int) -> int:
     """0 where there is none (yet)."""
-    try:
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    except (FileNotFoundError, ProcessLookupError):
-        return 0
+    children: list[str] = []
+    for thread in Path(f"/proc/{pid}/task").glob("*/children"):  # of Go any thread may have them
+        with suppress(FileNotFoundError, ProcessLookupError):
+            children += thread.read_text().split()
     return int(children[0]) if children else 0
 
 

@@ -132,6 +132,10 @@ class Service:
         """It ends by itself, once."""
         _write(self._folder / "exit", f"{code}\n")
 
+    def stay(self) -> None:
+        """Takes `exit` back, where it has not ended yet: or its next start would."""
+        (self._folder / "exit").unlink(missing_ok=True)
+
     def run_out_of_memory(self) -> None:
         """The kernel kills it, once (`memory_mb=...`)."""
         assert self.spec.memory_mb, f"{self.name} has no memory limit"

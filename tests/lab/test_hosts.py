@@ -1,11 +1,10 @@
 """Hosts that die, wires that are cut, pairs that start: truth taken from the containers."""
 
-import shutil
 from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.lab import Lab, Node
+from tests.lab.lab import Lab
 from tests.lab.pair import (
     LIMIT_S,
     alarms,
@@ -49,32 +48,6 @@ def test_a_crashed_host_is_replaced_and_comes_back_as_standby(lab: Lab) -> None:
     until(lambda: term(lab.a) == term(lab.b), LIMIT_S, "it has promised the new term to its holder")
     watch(lab, 2 * TIMEOUT_S, lab.b)
     assert_never_two(lab)
-
-
-def test_five_cold_starts_give_one_active_each(lab: Lab) -> None:
-    for attempt in range(5):
-        begun_at_s = now_s()
-        lab.start_pair()
-        until(lambda: is_settled(lab), LIMIT_S, f"start {attempt + 1}: one active, one standby")
-        active = lab.a if status(lab.a)["phase"] == "active" else lab.b
-        wait_redundant(lab, active)
-        assert {host for host, _ in lab.truth.starts(begun_at_s)} == {active.name}
-        for node in (lab.a, lab.b):
-            forget(node)
-    assert_never_two(lab)
-
-
-def is_settled(lab: Lab) -> bool:
-    return {status(node).get("phase") for node in (lab.a, lab.b)} == {"active", "standby"}
-
-
-def forget(node: Node) -> None:
-    """As on the first day: no agent, no record, nothing running."""
-    node.agent.sigkill()
-    node.agent.wait()
-    for service in node.services.values():
-        service.stop()
-    shutil.rmtree(node.host.path("/var/lib/failover-agent"))
 
 
 def test_a_cut_wire_makes_two_until_first_contact_and_then_one(lab: Lab) -> None:

@@ -1,9 +1,9 @@
 """A core with one line changed, loaded beside the shipped one.
 
 The modules that decide are read anew from their source, with one exact text replaced; those that
-only hold data (state, events, effects, messages) are shared, so that a mutant and the simulated
-world speak of the same things. An anchor that is gone, or is there twice, is an error: a mutant
-that changes nothing would prove nothing.
+only hold data (state, managed, events, effects, messages) are shared, so that a mutant and the
+simulated world speak of the same things. An anchor that is gone, or is there twice, is an error: a
+mutant that changes nothing would prove nothing.
 """
 
 import importlib
@@ -24,7 +24,7 @@ from failover_agent.simulation.product import Product
 
 CORE = Path(core_package.__file__).parent
 PACKAGE = core_package.__name__
-DATA = frozenset({"policy", "state", "events", "effects", "messages"})
+DATA = frozenset({"policy", "managed", "state", "events", "effects", "messages"})
 GUARD = "guard/watch.py"
 
 

@@ -71,7 +71,7 @@ DECISIONS = [
         "G1",
         "an older term disarms",
         watch,
-        "if watch.lease is not None and term < watch.lease.term:",
+        "if watch.lease is not None and not watch.is_over and term < watch.lease.term:",
         "if False:",
         test_guard_watch.test_an_older_term_neither_arms_nor_disarms,
     ),

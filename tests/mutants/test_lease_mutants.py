@@ -22,6 +22,7 @@ from tests.unit.core import (
     test_fencing,
     test_guard_orders,
     test_leases,
+    test_paths,
     test_step,
     trio,
 )
@@ -31,7 +32,14 @@ pytestmark = pytest.mark.mutant
 RULES = Path(__file__).with_name("lease_rules.txt")
 MODULES = {
     module.__name__.rpartition(".")[2]: module
-    for module in (test_arbiter, test_fencing, test_guard_orders, test_leases, test_step)
+    for module in (
+        test_arbiter,
+        test_fencing,
+        test_guard_orders,
+        test_leases,
+        test_paths,
+        test_step,
+    )
 }
 
 

@@ -12,6 +12,7 @@ from tests.mutants.loader import AnchorGone, Edit, load
 from tests.mutants.table import Mutant, read_mutants
 from tests.simulation import (
     test_directed_arbiter,
+    test_directed_cables,
     test_directed_failing,
     test_directed_fence,
     test_directed_guard,
@@ -29,6 +30,7 @@ SCENARIOS: Mapping[str, Callable[[Product], None]] = {
     name: scenario
     for module in (
         test_directed_arbiter,
+        test_directed_cables,
         test_directed_failing,
         test_directed_fence,
         test_directed_guard,

@@ -18,7 +18,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
-from failover_agent.core import invariants, leases, machine, startup
+from failover_agent.core import invariants, leases, machine, paths, startup
 from failover_agent.core.effects import (
     ArmGuard,
     Effect,
@@ -51,6 +51,8 @@ from failover_agent.core.events import (
     HeartbeatAnswered,
     HeartbeatFailed,
     HeartbeatReceived,
+    PathAnswered,
+    PathFailed,
     RecordWritable,
     RecordWriteFailed,
     ReleaseAnswered,
@@ -94,6 +96,7 @@ from failover_agent.core.state import (
     Health,
     Holder,
     Phase,
+    Profile,
     Readiness,
     Reason,
     Stage,
@@ -114,6 +117,7 @@ NAMES = st.sampled_from(["db", "web", "other"])
 TERMS = st.integers(0, 12)
 SECONDS = st.sampled_from([0.0, 0.5, 5.0, 10.0, 4000.0])
 WORDS = st.sampled_from(["", "refused", "timed out"])
+WAYS = ("http://10.0.0.2:8000", "http://192.168.100.2:8000")
 DIGESTS = st.sampled_from(["", "a", "b"])
 SPECS = st.lists(st.tuples(NAMES, DIGESTS, DIGESTS), max_size=2).map(tuple)
 SENDERS = st.builds(Sender, ROLES, NODES, st.just("run"), st.sampled_from(["pair", "pair", "odd"]))
@@ -144,8 +148,10 @@ BEATS = st.builds(
     readiness=st.sampled_from(Readiness),
     not_ready_because=st.just(()),
     may_lead=st.booleans(),
-    specs=SPECS,
-    settings=st.just((("heartbeat_timeout", "10"),)) | st.just(()),
+    profile_digest=DIGESTS,
+    knows_digest=DIGESTS,
+    profile=st.none()
+    | st.builds(Profile, SPECS, st.just((("heartbeat_timeout", "10"),)) | st.just(())),
 )
 REASONS = st.sampled_from(Reason)
 KINDS = st.sampled_from(VoteKind)
@@ -195,8 +201,19 @@ MESSAGES = st.one_of(
         NODES,
         st.booleans(),
         st.booleans(),
+        st.booleans(),
+        st.sampled_from(["", *WAYS]),
     ),
     st.builds(AddressLost, ROLES, WORDS),
+)
+QUESTIONS = st.one_of(
+    st.builds(HeartbeatReceived, st.just(1), BEATS),
+    st.builds(VoteRequested, st.just(1), REQUESTS),
+    st.builds(
+        ReleaseReceived,
+        st.just(1),
+        st.builds(ReleaseRequest, SENDERS, TERMS, st.none() | ROLES, REASONS),
+    ),
 )
 OF_THIS_HOST = st.one_of(
     st.builds(ContainersObserved, st.lists(OBSERVATIONS, max_size=2).map(tuple)),
@@ -279,6 +296,41 @@ class Histories(RuleBasedStateMachine):
         """An answer is to a question that left so long ago."""
         if isinstance(event, HeartbeatAnswered | VoteAnswered):
             event = replace(event, sent_at_s=self.now - event.sent_at_s)
+        self._take(event)
+
+    @rule(event=QUESTIONS)
+    def a_question_comes_over_both_paths(self, event: Event) -> None:
+        """What was granted is granted to the copy as it was, and nothing more is."""
+        first = machine.step(self.state, event, self.now, self.policy)
+        self._take(event)
+        if self.is_disk_full or first.state != self.state:
+            return
+        copy = machine.step(self.state, event, self.now, self.policy)
+        if isinstance(event, ReleaseReceived) or _grants(first):
+            assert _grants(copy) == _grants(first)
+            assert copy.state.durable == first.state.durable
+            assert copy.state.promise == first.state.promise
+        self._take(event)
+
+    @rule(
+        role=ROLES,
+        endpoint=st.sampled_from([*WAYS, "http://10.9.9.9:1"]),
+        ago_s=SECONDS,
+        is_answering=st.booleans(),
+    )
+    def a_path_fails_or_works(
+        self, role: Role, endpoint: str, ago_s: float, is_answering: bool
+    ) -> None:
+        """It is seen and told, and never a reason: all else is as if nothing had happened."""
+        event = (
+            PathAnswered(role, endpoint)
+            if is_answering
+            else PathFailed(role, endpoint, self.now - ago_s, "no answer")
+        )
+        told = machine.step(self.state, event, self.now, self.policy)
+        untold = machine.step(self.state, Tick(), self.now, self.policy)
+        assert told.effects == untold.effects
+        assert _but_for_paths(told.state) == _but_for_paths(untold.state)
         self._take(event)
 
     @rule(event=OF_THIS_HOST)
@@ -411,6 +463,7 @@ class Histories(RuleBasedStateMachine):
             now=self.now,
             lease_until_s=NEVER if boot_is_new else self.guard_until_s,
         )
+        self.state = paths.known(self.state, dict.fromkeys(self._voters(), WAYS))
 
     def _take(self, event: Event) -> None:
         """What agent.py does with an event, and what must hold after each step."""
@@ -526,13 +579,28 @@ class Histories(RuleBasedStateMachine):
             readiness=Readiness.READY,
             not_ready_because=(),
             may_lead=True,
-            specs=(),
-            settings=(),
         )
 
 
 def _count(effects: tuple[Effect, ...], kind: type[Any]) -> int:
     return sum(isinstance(effect, kind) for effect in effects)
+
+
+def _grants(step: Step) -> bool:
+    """Was a vote given in the reply?"""
+    answers = [item.answer for item in step.effects if isinstance(item, Reply)]
+    votes = [one.vote for one in answers if isinstance(one, BeatAnswer | VoteAnswer)]
+    return any(vote is not None and vote.granted for vote in votes)
+
+
+def _but_for_paths(state: State) -> State:
+    """Without what is told of paths, and the count of what came from nobody."""
+    return replace(
+        state,
+        peers={role: replace(peer, paths=()) for role, peer in state.peers.items()},
+        alarms={name: a for name, a in state.alarms.items() if a.code != "path_lost"},
+        counters=replace(state.counters, stale=0),
+    )
 
 
 def _outcome(order: ORDERS, *, is_well: bool) -> Event:

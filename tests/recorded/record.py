@@ -1,14 +1,16 @@
 """Records what a real Docker Engine answers and reports, for the adapter's tests.
 
-    python -m tests.recorded.record
+    python -m tests.recorded.record [RELEASE]
 
-builds one lab host with an engine of its own (as root; scripts/install-packages first), puts
-containers into every state that the agent must tell apart, and writes the engine's own words to
-tests/recorded/engine-VERSION/. The README beside this file says what is in there.
+builds one lab host with an engine of its own, the machine's or one of tests/lab/engine_root.py (as
+root; scripts/install-packages first), puts containers into every state that the agent must tell
+apart, and writes the engine's own words to tests/recorded/engine-VERSION/. The README beside this
+file says what is in there.
 """
 
 import json
 import shutil
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -253,7 +255,8 @@ def record_events(r: Recorder) -> None:
 
 
 def main() -> None:
-    with Lab([]) as lab:
+    release = sys.argv[1] if sys.argv[1:] else ""
+    with Lab([], releases=(release, "")) as lab:
         engine = lab.a.engine
         version: str = engine.must("GET", "/version").json["Version"]
         series = ".".join(version.split(".")[:2])

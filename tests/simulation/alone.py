@@ -168,8 +168,6 @@ class Alone:
             "readiness": Readiness.READY,
             "not_ready_because": (),
             "may_lead": True,
-            "specs": (),
-            "settings": (),
         }
         return Beat(**{**fields, **differing})
 

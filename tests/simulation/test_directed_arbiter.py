@@ -346,6 +346,28 @@ def test_a_hold_of_the_arbiter_alone_keeps_everybody_else_from_a_majority(core: 
     assert answers.accepted == [True]
 
 
+def test_a_hold_of_the_arbiter_alone_outlives_its_record_in_whoever_heard_of_it(
+    core: Product,
+) -> None:
+    trio = a_trio_at_rest(core, on_stop=OnStop.LEAVE)
+    trio.world.cut("primary", "backup")
+    trio.world.terminate("primary")
+    trio.running_s(2 * T)
+    done_since = trio.diary.since()
+    trio.world.kill_witness()
+    trio.world.empty_witness()
+    trio.world.start_witness()
+    trio.running_s(6 * T)
+    assert done_since() == []
+
+    trio.world.start_agent("primary")
+    trio.running_s(2 * T)
+    assert trio.phases() == (Phase.ACTIVE, Phase.STANDBY)
+    assert done_since() == []
+    trio.world.crash_host("primary")
+    trio.serves_within("backup", TAKEOVER + T)
+
+
 class Answers:
     """What operators were answered."""
 

@@ -197,6 +197,7 @@ def test_after_max_failovers_the_pair_holds_until_resume(core: Product) -> None:
         (standby,) = (name for name in pair.world.hosts if name != active)
         pair.world.pause_container(active, "web")
         pair.serves_within(standby, RESTART_GRACE + STARTUP_GRACE + DOWNTIME)
+        pair.phase_within(standby, Phase.ACTIVE, DOWNTIME)  # else its start fails, and it moves on
         pair.world.unpause_container(active, "web")
     pair.running_s(2 * T)
 

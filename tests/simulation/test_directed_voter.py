@@ -226,7 +226,7 @@ def test_a_prepare_is_answered_by_what_is_true_now(core: Product) -> None:
     assert alone.asks(VoteKind.PREPARE, 5).granted
 
     view = alone.state.containers["db"]
-    gone = {**alone.state.containers, "db": replace(view, exists=False)}
+    gone = alone.state.containers.seen([replace(view, exists=False)])
     alone.state = replace(alone.state, containers=gone)
     assert alone.asks(VoteKind.PREPARE, 5).refusal is Refusal.NOT_READY
 

@@ -39,6 +39,12 @@ def test_a_storm_breaks_no_rule_and_the_cluster_settles_after_it(first: int, clu
         weather_a_storm(options)
 
 
+@pytest.mark.parametrize("cluster", sorted(set(CLUSTERS) - {"etcd"}))
+def test_a_second_cable_that_is_slow_lossy_or_cut_excuses_nothing(cluster: str) -> None:
+    for options in options_from(0, cluster):
+        weather_a_storm(replace(options, cables=2))
+
+
 @pytest.mark.parametrize("cluster", CLUSTERS)
 @pytest.mark.parametrize("first", FIRST_SEEDS)
 def test_one_failure_touches_nothing_or_is_mended_within_the_bound(

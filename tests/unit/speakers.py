@@ -61,8 +61,6 @@ def beat(sender: Sender, *, renews: bool = False, may_lead: bool = True) -> Beat
         readiness=Readiness.READY,
         not_ready_because=(),
         may_lead=may_lead,
-        specs=(),
-        settings=(),
     )
 
 

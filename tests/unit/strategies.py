@@ -15,7 +15,7 @@ from failover_agent.core.messages import (
     VoteRequest,
 )
 from failover_agent.core.policy import Role
-from failover_agent.core.state import FOREVER, Health, Holder, Phase, Readiness, Reason
+from failover_agent.core.state import FOREVER, Health, Holder, Phase, Profile, Readiness, Reason
 from failover_agent.protocol.wire import Hello, HelloAnswer, Kind
 
 # A lone surrogate is no text: it cannot be sent, and to_json replaces it where people wrote it.
@@ -32,6 +32,11 @@ _who = {"node_id": identifiers, "run_id": identifiers, "fingerprint": digests}
 senders = st.builds(Sender, role=roles, **_who)
 nodes = st.builds(Sender, role=st.sampled_from([Role.PRIMARY, Role.BACKUP]), **_who)
 arbiters = st.builds(Sender, role=st.just(Role.WITNESS), **_who)
+profiles = st.builds(
+    Profile,
+    specs=st.lists(st.tuples(names, digests, digests), max_size=5).map(tuple),
+    settings=st.lists(st.tuples(names, st.text(TEXT, max_size=300)), max_size=5).map(tuple),
+)
 beats = st.builds(
     Beat,
     sender=nodes,
@@ -50,8 +55,9 @@ beats = st.builds(
     readiness=st.sampled_from(Readiness),
     not_ready_because=st.lists(st.text(TEXT, max_size=200), max_size=16).map(tuple),
     may_lead=st.booleans(),
-    specs=st.lists(st.tuples(names, digests, digests), max_size=5).map(tuple),
-    settings=st.lists(st.tuples(names, st.text(TEXT, max_size=300)), max_size=5).map(tuple),
+    profile_digest=st.text(TEXT, min_size=1, max_size=64),
+    knows_digest=st.text(TEXT, max_size=64),
+    profile=st.none() | profiles,
 )
 _words = {
     "term": numbers,

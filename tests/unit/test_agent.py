@@ -278,8 +278,6 @@ def beat_of_an_active_peer(term: int = 9) -> Beat:
         readiness=Readiness.READY,
         not_ready_because=(),
         may_lead=True,
-        specs=(),
-        settings=(),
     )
 
 

@@ -1,6 +1,7 @@
 """`failover-agent check`: what is found, and the line that mends it."""
 
 import asyncio
+import errno
 import json
 import os
 import socket
@@ -398,11 +399,26 @@ def test_where_an_agent_runs_it_answers_for_its_containers(here: Path) -> None:
     assert finding.level is Level.OK
 
 
-def test_an_engine_that_is_older_than_any_that_was_tried() -> None:
-    (finding,) = engine.of_engine(report(api_version="1.40"), "unix:///x")
+@pytest.mark.parametrize("api_version", ["1.40", "1.9"])
+def test_an_engine_that_is_too_old_is_refused(api_version: str) -> None:
+    (finding,) = engine.of_engine(report(api_version=api_version), "unix:///x")
 
-    assert finding.level is Level.WARNING
-    assert "nothing older than API 1.41 (Engine 20.10) was tried" in finding.sentence
+    assert finding.level is Level.ERROR
+    assert "the agent needs API 1.41 (Engine 20.10) or newer" in finding.sentence
+
+
+def test_a_port_without_tls_is_a_weakness_that_is_named() -> None:
+    assert not [*engine.of_the_way("unix:///x"), *engine.of_the_way("https://10.0.0.1:2376")]
+    (finding,) = engine.of_the_way("tcp://10.0.0.1:2375")
+
+    assert (finding.level, finding.subject) == (Level.WARNING, "docker.host")
+    assert "whoever reaches that port commands the engine, and so is root" in finding.sentence
+
+
+def test_the_socket_of_a_user_is_mended_by_that_user() -> None:
+    fix = engine.fix_of("unix:///run/user/1000/docker.sock")
+
+    assert fix.startswith("It is that of a user: as uid 1000, systemctl --user start docker")
 
 
 def test_an_engine_that_does_not_keep_containers_through_its_own_restart() -> None:
@@ -429,8 +445,9 @@ async def recorded_engine(here: Path, **containers: str) -> AsyncIterator[None]:
         if what == "info":
             return web.json_response(said("info"))
         if what == "containers/json":
-            ids = [{"Id": f"id-of-{name}", "Names": [f"/{name}"]} for name in containers]
-            return web.json_response(ids)
+            row = said("containers")[0]
+            rows = [{**row, "Id": f"id-of-{it}", "Names": [f"/{it}"]} for it in containers]
+            return web.json_response(rows)
         name = what.removeprefix("containers/id-of-").removesuffix("/json")
         inspected = said(containers[name])
         inspected["HostConfig"]["AutoRemove"] = name == "db"
@@ -539,6 +556,22 @@ async def test_a_peer_that_is_not_there_yet_is_a_weakness(here: Path) -> None:
     assert finding.level is Level.WARNING
     assert "no connection" in finding.sentence
     assert "systemctl start failover-agent" in finding.fix
+
+
+async def test_each_way_to_the_peer_is_asked_and_named(here: Path) -> None:
+    nobody = f"http://127.0.0.1:{free_port()}"
+    async with listening(backup(here)) as other:
+        ways = f'{other.endpoint}", "{nobody}'
+        path = here / "config.toml"
+        settings_in(here, endpoint="http://127.0.0.1:9")
+        path.write_text(path.read_text().replace('"http://127.0.0.1:9"', f'["{ways}"]'))
+        seen = await peer.look(config.load(path, "primary"))
+
+    good, bad = seen.findings
+    assert (good.level, bad.level) == (Level.OK, Level.WARNING)
+    assert good.sentence.startswith(f"{other.endpoint}: the backup answers")
+    assert bad.sentence.startswith(f"{nobody}: no connection to {nobody}")
+    assert seen.rtt_s is not None, "by those that lead there"
 
 
 @pytest.mark.parametrize(
@@ -668,6 +701,20 @@ def test_a_state_dir_that_cannot_be_written_to(here: Path) -> None:
 
     assert finding.level is Level.ERROR
     assert finding.sentence == f"{here}/state cannot be written to (Not a directory)"
+
+
+def test_a_disk_that_is_full_takes_files_but_no_bytes(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    (finding,) = host.of_state_dir(settings_in(here))
+
+    assert finding.level is Level.ERROR
+    assert "(it cannot be made in " in finding.sentence
+    assert finding.sentence.endswith(": No space left on device)")
     assert "[primary] state_dir names another folder" in finding.fix
 
 

@@ -555,6 +555,49 @@ def test_why_nobody_is_active_is_told() -> None:
     assert "  asked       to run the service, but the primary refused: promised\n" in text
 
 
+LAN, CABLE = "http://10.0.0.2:8000", "http://192.168.100.2:8000"
+
+
+def way(endpoint: str, reachable: bool | None, **told: Any) -> dict[str, Any]:
+    return {
+        "endpoint": endpoint,
+        "reachable": reachable,
+        "silent_for_s": None,
+        "error": None,
+        **told,
+    }
+
+
+def test_the_ways_to_the_peer_are_shown_where_there_is_more_than_one() -> None:
+    silent = way(CABLE, False, silent_for_s=72.0, error=f"no connection to {CABLE}: No route")
+    peer = {**FINE["peer"], "paths": [way(LAN, True), silent]}
+
+    text = status.render(changed(peer=peer), Paint())
+
+    assert (
+        f"              - {LAN} answers\n"
+        f"              - {CABLE} is SILENT for 72 s: no connection to\n"
+        f"                {CABLE}: No route\n"
+    ) in text
+    assert max(map(len, text.splitlines())) <= output.WIDTH
+    unknown = {**FINE["peer"], "paths": [way(LAN, None), way(CABLE, False, error="no")]}
+    text = status.render(changed(peer=unknown), Paint())
+    assert f"- {LAN}: nothing known yet\n" in text
+    assert f"- {CABLE} is SILENT: no\n" in text
+    one = {**FINE["peer"], "paths": [way(LAN, True)]}
+    assert LAN not in status.render(changed(peer=one), Paint())
+
+
+def test_the_ways_to_a_witness_are_shown_too() -> None:
+    paths = [way(LAN, True), way(CABLE, True)]
+    arbiter = {"kind": "witness", "reachable": True, "error": None, "paths": paths}
+
+    text = status.render(changed(arbiter=arbiter), Paint())
+
+    assert f"- {LAN} answers\n" in text
+    assert f"- {CABLE} answers\n" in text
+
+
 async def test_config_and_role_may_stand_before_the_command(agent: Agent, here: Path) -> None:
     path = pair_in(here)
 
@@ -759,6 +802,23 @@ async def test_a_damaged_record_is_told_and_not_raised(here: Path) -> None:
     assert "the record cannot be read" in done.out
 
 
+@pytest.mark.parametrize("command", ["status", "history", "resume"])
+async def test_a_socket_that_is_not_for_us_is_not_taken_for_a_missing_agent(
+    agent: Agent, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    def denied(self: control._UnixConnection) -> None:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(control._UnixConnection, "connect", denied)  # as root nothing is denied
+    done = await run(command, "--socket", agent.socket)
+
+    assert (done.code, done.out) == (1, "")
+    assert done.err.strip() == (
+        f"{agent.socket}: this user (uid {os.geteuid()}) may not speak to the agent. The socket is "
+        "for the user that the agent runs as: try again with sudo."
+    )
+
+
 async def test_a_socket_without_an_agent_is_refused(agent: Agent) -> None:
     async with agent.listening():
         pass
@@ -896,8 +956,8 @@ async def test_init_writes_one_configuration_and_one_secret_for_both_hosts(here:
     assert (done.code, done.err) == (0, "")
     assert primary.keys == backup.keys
     assert (primary.keys.cluster, primary.keys.containers) == ("shop", ("db", "web"))
-    assert primary.node.endpoint == "http://10.0.0.2:8000"
-    assert backup.node.endpoint == "http://10.0.0.1:8000"
+    assert primary.node.endpoints == ("http://10.0.0.2:8000",)
+    assert backup.node.endpoints == ("http://10.0.0.1:8000",)
     assert primary.secret == backup.secret == secret.read_bytes().strip()
     assert len(secret.read_bytes()) > 40
     assert stat.S_IMODE(secret.stat().st_mode) == 0o600

@@ -16,6 +16,7 @@ from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     FOREVER,
     Conflict,
+    Containers,
     ContainerView,
     Durable,
     Holder,
@@ -35,6 +36,9 @@ from failover_agent.protocol.codec import (
 
 # No moment is NaN, which equals nothing.
 st.register_type_strategy(float, st.floats(allow_nan=False))
+st.register_type_strategy(
+    Containers, st.lists(st.from_type(ContainerView), max_size=3).map(Containers)
+)
 
 STATE = State(
     role=Role.PRIMARY,
@@ -50,7 +54,7 @@ STATE = State(
     stepped_at_s=2.0,
     next_beat_at_s=3.0,
     peers={Role.BACKUP: PeerView(Role.BACKUP)},
-    containers={"web": ContainerView("web")},
+    containers=Containers([ContainerView("web")]),
     promise=Promise(Holder(Role.PRIMARY, "aa"), 3, FOREVER),
 )
 
@@ -166,6 +170,13 @@ def test_what_does_not_fit_is_refused_with_its_place(value: object, complaint: s
         decode_event(value)
 
     assert str(refused.value).startswith(complaint)
+
+
+def test_a_container_under_another_name_is_refused() -> None:
+    told = {**encode(STATE), "containers": {"db": {"name": "web"}}}
+
+    with pytest.raises(CodecError, match=r"^containers: 'db' is the name of another container$"):
+        decode(State, told)
 
 
 def test_one_thing_is_not_taken_for_another() -> None:

@@ -290,8 +290,8 @@ def test_a_witness_that_does_not_serve_the_pair_of_its_own_file() -> None:
     [
         ("[witness]\nport = 0", "[witness] port (0) must be 1 or more. "),
         ('[witness.clusters."a/b"]', '[witness.clusters.a/b] ("a/b") is part of file names. '),
-        ("[witness]\nclusters = 5", "[witness] clusters (5) must be a table. Write [witness.clust"),
-        ("[witness.clusters]\nlab = 5", "[witness.clusters] lab (5) must be a table. Write [witn"),
+        ("[witness]\nclusters = 5", "[witness] clusters must be a table. Write [witness.clust"),
+        ("[witness.clusters]\nlab = 5", "[witness.clusters] lab must be a table. Write [witn"),
         ("[witness.clusters.lab]\nsecret_file = 5", "[witness.clusters.lab] secret_file (5) must "),
     ],
 )
@@ -343,10 +343,6 @@ def test_the_secret_of_a_pair_is_looked_after_like_the_common_one() -> None:
         (
             '[arbiter]\nkind = "witness"\nendpoint = "https://10.0.0.3:8000"',
             '[arbiter] endpoint ("https://10.0.0.3:8000") asks for TLS, which is not in this ',
-        ),
-        (
-            '[arbiter]\nkind = "witness"\nendpoint = ["http://10.0.0.3:80", "http://10.0.1.3:80"]',
-            '[arbiter] endpoint (["http://10.0.0.3:80", "http://10.0.1.3:80"]) is a list of 2, and',
         ),
         (
             '[arbiter]\nkind = "witness"\nendpoint = "http://10.0.0.2:9000"',
@@ -458,10 +454,12 @@ def test_certificates_that_cannot_be_used() -> None:
         (found,) = mistakes(arbiter=f"{ETCD}\n{keys}")
         return found
 
-    assert told('ca_file = "gone.pem"').startswith("[arbiter] ca_file = gone.pem: it cannot be rea")
+    assert told('ca_file = "gone.pem"').startswith(
+        "[arbiter] ca_file = gone.pem: there is no such f"
+    )
     assert told('ca_file = "text.pem"').startswith("[arbiter] ca_file = text.pem: it cannot be use")
     assert told('cert_file = "one.pem"\nkey_file = "gone.key"').startswith(
-        "[arbiter] key_file = gone.key: it cannot be read. "
+        "[arbiter] key_file = gone.key: there is no such file. "
     )
     assert told('cert_file = "one.pem"\nkey_file = "two.key"').startswith(
         "[arbiter] cert_file = one.pem with key_file two.key: it cannot be used (key values mism"

@@ -17,6 +17,7 @@ from failover_agent.adapters.docker.client import (
     EngineRefusedError,
     EngineUnreachableError,
 )
+from failover_agent.adapters.docker.parse import Listed
 from failover_agent.adapters.docker.sights import FAILED_LOOKS, Sights
 from failover_agent.core.events import (
     ContainerChanged,
@@ -59,13 +60,22 @@ class FakeEngine:
         self.inspect_error: Exception | None = None
         self.before_inspect: list[Callable[[], None]] = []
         self.gates: list[asyncio.Event] = []
+        self.inspected = 0
 
-    async def ids(self, names: Iterable[str], _limit_s: float) -> dict[str, str]:
+    async def ids(self, names: Iterable[str], limit_s: float) -> dict[str, str]:
+        return {name: it.container_id for name, it in (await self.listed(names, limit_s)).items()}
+
+    async def listed(self, names: Iterable[str], _limit_s: float) -> dict[str, Listed]:
         if self.list_error is not None:
             raise self.list_error
-        return {name: self.containers[name]["Id"] for name in names if name in self.containers}
+        known = {name: self.containers[name] for name in names if name in self.containers}
+        return {
+            name: Listed(said["Id"], said["State"]["Status"], said["State"].get("health", ""))
+            for name, said in known.items()
+        }
 
     async def inspect(self, container_id: str, _limit_s: float) -> Mapping[str, Any]:
+        self.inspected += 1
         [said] = [it for it in self.containers.values() if it["Id"] == container_id]
         if self.before_inspect:
             self.before_inspect.pop(0)()

@@ -2,11 +2,13 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from failover_agent.guard import file, lifeline
+from failover_agent.guard.engine import NO_FILES, TlsFiles
 from failover_agent.guard.file import Lock, Owner, Saved
 from failover_agent.guard.lifeline import (
     Arm,
@@ -21,6 +23,7 @@ from failover_agent.guard.lifeline import (
 from failover_agent.guard.watch import Lease, Target, Watch
 
 BOOT = "a-boot-id"
+FILES = TlsFiles("/etc/docker/ca.pem", "/etc/docker/cert.pem", "/etc/docker/key.pem")
 WATCH = Watch(
     heartbeat_timeout_s=10.0,
     kill_budget_s=1.0,
@@ -35,7 +38,7 @@ def owner(tmp_path: Path, role: str = "primary", boot_id: str = BOOT) -> Owner:
 
 
 def saved(tmp_path: Path, watch: Watch = WATCH) -> Saved:
-    return Saved(tmp_path / "shop.lease", "unix:///run/docker.sock", (42, "99"), watch)
+    return Saved(tmp_path / "shop.lease", (42, "99"), watch, "https://10.0.0.1:2376", FILES)
 
 
 @pytest.mark.parametrize("until_s", [1234.5, math.inf])
@@ -50,6 +53,16 @@ def test_what_was_written_is_read(tmp_path: Path, until_s: float) -> None:
     assert json.loads(written.path.read_text())["held"] is math.isinf(until_s)
     assert written.path.stat().st_mode & 0o077 == 0
     assert [it.name for it in tmp_path.iterdir()] == ["shop.lease"]
+
+
+def test_what_a_guard_of_an_earlier_version_has_written_names_no_files(tmp_path: Path) -> None:
+    written = saved(tmp_path)
+    file.write(written, owner(tmp_path))
+    content = json.loads(written.path.read_text())
+    del content["docker_files"]
+    written.path.write_text(json.dumps(content))
+
+    assert file.read(written.path, BOOT) == replace(written, docker_files=NO_FILES)
 
 
 def test_a_file_of_another_boot_is_none(tmp_path: Path) -> None:

@@ -133,6 +133,17 @@ def test_an_enforced_lease_is_over_until_the_next_agent_disarms_or_has_a_new_ter
     assert not watch.arm(over(), 3, Lease(8, ("db",), NOW + 5), NOW).is_over
 
 
+def test_an_agent_that_lost_its_record_ends_the_killing_too() -> None:
+    """It knows nothing of the term, and has seen that nothing runs: or a guard kills for ever."""
+    ended = watch.disarm(over(), 3, 0)
+
+    assert ended.lease is None
+    assert not ended.is_over
+    assert watch.may_be_left(ended)
+    with pytest.raises(RefusedError):
+        watch.disarm(over(), 1, 0)
+
+
 def test_a_new_agent_learns_until_when_the_lease_runs() -> None:
     assert watch.lease_until_s(Watch()) == -math.inf
     assert watch.lease_until_s(armed()) == NOW + T_S

@@ -24,6 +24,7 @@ from failover_agent.core.plan import Step
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     Alarm,
+    Containers,
     ContainerState,
     ContainerView,
     Durable,
@@ -133,7 +134,7 @@ def test_alarms_containers_repairs_and_terms_are_a_line_each(open_log: Open) -> 
     before = replace(beginning(), phase=Phase.ACTIVE, held_term=6)
     alarm = Alarm("peer_silent", 'nothing is heard from "it"', 1000.0)
     down = ContainerView("web", state=ContainerState.DOWN, detail="exited (137)")
-    after = replace(before, alarms={alarm.code: alarm}, containers={"web": down}, held_term=7)
+    after = replace(before, alarms={alarm.code: alarm}, containers=Containers([down]), held_term=7)
 
     tell(before, after, RepairContainer(term=7, name="web"))
     tell(after, replace(after, alarms={}))
@@ -149,6 +150,20 @@ def test_alarms_containers_repairs_and_terms_are_a_line_each(open_log: Open) -> 
             "WARNING overlap length_s=2.5"
             ' "both nodes were active for so long; the other one has stopped"'
         ),
+    ]
+
+
+def test_of_several_alarms_of_one_code_it_is_said_which(open_log: Open) -> None:
+    terminal = open_log(TextFormatter())
+    alarm = Alarm("path_lost", "it does not answer", 1000.0)
+    after = replace(beginning(), alarms={"path_lost http://10.0.0.2:8000": alarm})
+
+    tell(beginning(), after)
+    tell(after, replace(after, alarms={}))
+
+    assert [line.split(" ", 1)[1] for line in lines(terminal)] == [
+        'WARNING alarm code=path_lost which=http://10.0.0.2:8000 "it does not answer"',
+        "INFO alarm ended code=path_lost which=http://10.0.0.2:8000 after_s=100",
     ]
 
 

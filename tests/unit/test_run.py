@@ -1,6 +1,7 @@
 """run.py as a process: what it says, how it ends, and that it waits for engine and peer."""
 
 import json
+import os
 import signal
 import socket
 import subprocess
@@ -148,6 +149,95 @@ def test_a_second_agent_is_told_what_is_wrong_and_disturbs_nobody(
     assert (port.returncode, "another program already listens" in port.stderr) == (1, True)
     assert "Traceback" not in same.stderr + port.stderr
     assert agent.status() is not None
+
+
+def test_a_log_that_nobody_reads_any_more_ends_nobody(tmp_path: Path) -> None:
+    """Neither the guard nor the agent: what they would say is lost, what they do is not."""
+    port, peer_port = free_ports(2)
+    config = tmp_path / "config.toml"
+    config.write_text(CONFIG.format(top=tmp_path, port=port, peer_port=peer_port))
+    command = [sys.executable, "-m", "failover_agent.cli.main", "run", "--role", "primary"]
+    guard = subprocess.Popen(
+        [*command, "--config", config], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert guard.stdout is not None
+    guard.stdout.close()
+
+    def agent_pid() -> int:
+        assert guard.poll() is None, "the guard has ended"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/v1/status") as answer:
+                return int(json.load(answer)["pid"])
+        except OSError:
+            return 0
+
+    try:
+        first = until(agent_pid, limit_s=20)
+        os.kill(first, signal.SIGKILL)  # of which the guard has something to say
+        until(lambda: agent_pid() not in (0, first), limit_s=20)
+        guard.terminate()
+        assert guard.wait(20) == 0
+    finally:
+        guard.kill()
+        guard.wait(10)
+
+
+WITNESS = """
+[witness]
+bind = "127.0.0.1"
+port = {port}
+state_dir = "{top}/state"
+control_socket = "{top}/control.sock"
+
+[security]
+secret = "a secret of a test, and long enough to be one"
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "code", "told"),
+    [
+        ("", 0, "the record of this pair could not be read and was set aside"),
+        ('{"schema": 1, "ter', 0, "the record of this pair could not be read and was set aside"),
+        ('{"schema": 99}', 2, "the record has schema 99, and this version knows none above 1. "),
+    ],
+)
+def test_a_witness_tells_of_a_record_that_is_none(
+    tmp_path: Path, content: str, code: int, told: str
+) -> None:
+    (port,) = free_ports(1)
+    (tmp_path / "config.toml").write_text(WITNESS.format(top=tmp_path, port=port))
+    record = tmp_path / "state/default/record.json"
+    record.parent.mkdir(parents=True)
+    record.write_text(content)
+    with (tmp_path / "log").open("w") as log:
+        arguments = ["--role", "witness", "--config", str(tmp_path / "config.toml")]
+        witness = subprocess.Popen(
+            [sys.executable, "-m", "failover_agent.run", *arguments], stderr=log
+        )
+    try:
+        until(lambda: told in (tmp_path / "log").read_text(), limit_s=30)
+        if code == 0:
+            until(lambda: " INFO start " in (tmp_path / "log").read_text(), limit_s=30)
+            witness.terminate()
+        assert witness.wait(30) == code
+    finally:
+        witness.kill()
+        witness.wait(10)
+    set_aside = record.with_name(f"{record.name}.broken-1")
+    assert (set_aside if code == 0 else record).read_text() == content
+
+
+def test_a_mistake_that_nobody_reads_is_still_one(tmp_path: Path) -> None:
+    """Or a supervisor would start it again and again."""
+    command = [sys.executable, "-m", "failover_agent.cli.main", "run", "--role", "primary"]
+    ended = subprocess.Popen(
+        [*command, "--config", tmp_path / "none"], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    assert ended.stdout is not None
+    ended.stdout.close()
+
+    assert ended.wait(20) == 2
 
 
 def test_a_mistake_in_the_configuration_is_exit_code_2(tmp_path: Path) -> None:

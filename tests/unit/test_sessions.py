@@ -143,6 +143,8 @@ def test_a_message_too_old_to_tell_is_not_taken() -> None:
 
 def test_a_beat_overtaken_on_another_path_is_no_replay() -> None:
     primary, backup = meet()
+    first = primary.request(Role.BACKUP, beat(PRIMARY), endpoint=1)
+    assert read_reply(primary, first, reply(backup, hear(backup, first))) == AskAgain()
     slow = primary.request(Role.BACKUP, beat(PRIMARY), endpoint=1)
     for _ in range(2 * WINDOW):
         assert isinstance(say(primary, backup, tries=1)[0], Understood)

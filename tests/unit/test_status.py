@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     Alarm,
+    Containers,
     ContainerState,
     ContainerView,
     Counters,
@@ -18,6 +19,7 @@ from failover_agent.core.state import (
     Health,
     Holder,
     Overlap,
+    PathView,
     PeerView,
     Phase,
     Readiness,
@@ -52,7 +54,7 @@ STATE = State(
     next_beat_at_s=NOW + 1,
     held_term=7,
     engine=EngineView(reachable=True),
-    containers={"db": _container("db"), "web": _container("web")},
+    containers=Containers([_container("db"), _container("web")]),
     peers={
         Role.BACKUP: PeerView(
             Role.BACKUP,
@@ -68,10 +70,10 @@ STANDBY = replace(
     STATE,
     phase=Phase.STANDBY,
     held_term=None,
-    containers={
-        name: replace(view, state=ContainerState.DOWN, detail="exited (0)", alive=False)
-        for name, view in STATE.containers.items()
-    },
+    containers=Containers(
+        replace(view, state=ContainerState.DOWN, detail="exited (0)", alive=False)
+        for view in STATE.containers.values()
+    ),
     peers={Role.BACKUP: replace(STATE.peers[Role.BACKUP], phase=Phase.ACTIVE, holding=True)},
 )
 
@@ -175,6 +177,7 @@ def test_a_peer_never_heard_is_not_reachable_and_the_rest_is_null() -> None:
         "node_id": None,
         "health": None,
         "error": None,
+        "paths": None,
     }
     assert status["redundancy"] == {
         "ok": False,
@@ -199,6 +202,45 @@ def test_the_health_of_a_peer_is_that_of_an_active_one() -> None:
 
     assert _status(degraded)["peer"]["health"] is None
     assert _status(active)["peer"]["health"] == "degraded"
+
+
+LAN, CABLE, VPN = (f"http://10.0.{number}.2:8000" for number in range(3))
+
+
+def test_the_ways_to_the_peer_are_told_in_their_order() -> None:
+    paths = (PathView(LAN, True), PathView(CABLE, False, NOW - 3.0, "no answer"), PathView(VPN))
+
+    status = _status(_peer(paths=paths))
+
+    assert status["peer"]["paths"] == [
+        {"endpoint": LAN, "reachable": True, "silent_for_s": None, "error": None},
+        {"endpoint": CABLE, "reachable": False, "silent_for_s": 3.0, "error": "no answer"},
+        {"endpoint": VPN, "reachable": None, "silent_for_s": None, "error": None},
+    ]
+    assert status["redundancy"]["ok"], "not before it was silent for T"
+
+
+def test_a_path_that_is_lost_is_no_redundancy_and_nothing_else() -> None:
+    paths = (PathView(LAN, True), PathView(CABLE, False, NOW - 10.0, "no answer"))
+
+    status = _status(_peer(paths=paths))
+
+    assert status["redundancy"] == {
+        "ok": False,
+        "lost_because": [f"one of the paths to the backup is lost: {CABLE} (no answer)"],
+    }
+    assert (status["ready"], status["peer"]["reachable"]) == (True, True)
+
+
+def test_the_ways_to_a_witness_are_told_too() -> None:
+    witness = PeerView(Role.WITNESS, heard_at_s=NOW, paths=(PathView(LAN, True),))
+    state = replace(STATE, peers={**STATE.peers, Role.WITNESS: witness})
+
+    status = _status(state, arbiter=Role.WITNESS)
+
+    assert status["arbiter"]["paths"] == [
+        {"endpoint": LAN, "reachable": True, "silent_for_s": None, "error": None}
+    ]
 
 
 def test_a_peer_that_could_not_take_over_is_no_redundancy() -> None:
@@ -233,7 +275,7 @@ def test_a_container_that_is_down_says_for_how_long() -> None:
         down_since_s=NOW - 4.2,
         restarts=2,
     )
-    status = _status(replace(STATE, containers={**STATE.containers, "web": down}))
+    status = _status(replace(STATE, containers=STATE.containers.seen([down])))
 
     assert status["containers"][1] == {
         "name": "web",
@@ -249,13 +291,13 @@ def test_a_container_that_is_down_says_for_how_long() -> None:
 def test_a_container_that_was_down_is_up_while_it_settles() -> None:
     settling = replace(_container("web"), down_since_s=NOW - 4.2)
 
-    status = _status(replace(STATE, containers={**STATE.containers, "web": settling}))
+    status = _status(replace(STATE, containers=STATE.containers.seen([settling])))
 
     assert status["containers"][1]["down_for_s"] is None
 
 
 def test_a_container_not_seen_yet_is_unknown() -> None:
-    status = _status(replace(STATE, containers={}))
+    status = _status(replace(STATE, containers=Containers([])))
 
     assert [container["state"] for container in status["containers"]] == ["unknown", "unknown"]
 
@@ -327,7 +369,12 @@ def test_an_arbiter_is_of_the_kind_that_is_configured_and_may_be_silent() -> Non
 
     status = _status(state, arbiter=Role.WITNESS)
 
-    assert status["arbiter"] == {"kind": "etcd", "reachable": False, "error": "no connection"}
+    assert status["arbiter"] == {
+        "kind": "etcd",
+        "reachable": False,
+        "error": "no connection",
+        "paths": None,
+    }
     assert status["redundancy"]["lost_because"] == ["the witness is not heard (no connection)"]
 
 
@@ -342,7 +389,7 @@ def test_ready_is_an_active_with_all_up_or_a_standby_that_could_take_over() -> N
     assert not_ready_because(STATE, POLICY, NOW) == ()
     assert not_ready_because(STANDBY, POLICY, NOW) == ()
     assert not_ready_because(
-        replace(STATE, containers={**STATE.containers, "db": unknown}), POLICY, NOW
+        replace(STATE, containers=STATE.containers.seen([unknown])), POLICY, NOW
     ) == ("db is unknown: engine gone",)
     assert not_ready_because(
         replace(STANDBY, record_error="No space left on device"), POLICY, NOW
@@ -351,6 +398,11 @@ def test_ready_is_an_active_with_all_up_or_a_standby_that_could_take_over() -> N
         assert not_ready_because(replace(STATE, phase=phase), POLICY, NOW) == (
             f"this node is {phase}",
         )
+
+
+st.register_type_strategy(
+    Containers, st.lists(st.from_type(ContainerView), max_size=3).map(Containers)
+)
 
 
 @given(st.from_type(State), st.from_type(Policy), st.floats())

@@ -23,7 +23,7 @@ from failover_agent.core.messages import (
     VoteRequest,
 )
 from failover_agent.core.policy import Role
-from failover_agent.core.state import Health, Holder, Phase, Readiness, Reason
+from failover_agent.core.state import Health, Holder, Phase, Profile, Readiness, Reason
 from failover_agent.protocol import wire
 from failover_agent.protocol.wire import Kind, MalformedMessageError
 from tests.unit import strategies
@@ -47,9 +47,14 @@ BEAT = Beat(
     readiness=Readiness.READY,
     not_ready_because=(),
     may_lead=True,
-    specs=(("web", "sha256:1", "sha256:2"),),
-    settings=(("heartbeat_timeout", "10.0"),),
+    profile_digest="d1",
+    knows_digest="d2",
+    profile=Profile((("web", "i1", "s1"),), (("heartbeat_timeout", "10.0"),)),
 )
+
+
+def _profile(specs: object) -> dict[str, object]:
+    return {"specs": specs, "settings": []}
 
 
 def _over_the_wire(value: object) -> Any:
@@ -129,9 +134,13 @@ def test_sentences_for_people_are_cut_and_cleaned_before_they_are_sent() -> None
         ("not_ready_because", ["x" * 201], "not_ready_because.0: String should have at most 200"),
         ("not_ready_because", ["x"] * 17, "not_ready_because: Tuple should have at most 16"),
         ("not_ready_because", "x", "not_ready_because: Input should be a valid tuple"),
-        ("specs", [["web", "1"]], "specs.0.2: Field required"),
-        ("specs", [["web", "1", "2"]] * 129, "specs: Tuple should have at most 128"),
-        ("specs", [["web", 1, "2"]], "specs.0.1: Input should be a valid string"),
+        ("profile", _profile([["web", "1"]]), "profile.specs.0.2: Field required"),
+        ("profile", _profile([["web", "1", "2"]] * 1001), "profile.specs: Tuple should have"),
+        ("profile", _profile([["web", 1, "2"]]), "profile.specs.0.1: Input should be a valid str"),
+        ("profile", _profile([]) | {"more": 1}, "profile.more: Extra inputs are not permitted"),
+        ("profile_digest", "", "profile: it has no digest"),
+        ("profile_digest", "x" * 65, "profile_digest: String should have at most 64"),
+        ("knows_digest", None, "knows_digest: Input should be a valid string"),
         ("surprise", 1, "surprise: Extra inputs are not permitted"),
     ],
 )
@@ -272,9 +281,18 @@ def test_any_value_in_any_field_is_taken_or_malformed(field: str, value: object)
         wire.request_of(Kind.HEARTBEAT, {**wire.to_json(BEAT), field: value}, PRIMARY)
 
 
-def test_128_containers_with_ordinary_names_fit() -> None:
-    digest = "sha256:" + "a" * 64
-    specs = tuple((f"my-project-service-{number:03}-1", digest, digest) for number in range(128))
-    beat = replace(BEAT, specs=specs, not_ready_because=("ö" * 200,) * 16)
+def test_a_profile_of_as_many_containers_as_a_configuration_may_name_fits() -> None:
+    long = wire.LONGEST_NAMES // wire.MOST_CONTAINERS
+    names = [f"{number:04}".ljust(long, "x") for number in range(wire.MOST_CONTAINERS)]
+    specs = tuple((name, "a" * 16, "b" * 16) for name in names)
+    settings = (("containers", ", ".join(names)), *(("heartbeat_timeout", "10"),) * 15)
+    beat = replace(BEAT, profile=Profile(specs, settings), not_ready_because=("x" * 200,) * 16)
 
-    assert len(json.dumps(wire.to_json(beat)).encode()) < wire.MOST_BYTES - 4096
+    said = json.dumps(wire.to_json(beat)).encode()
+
+    assert len(said) < wire.MOST_BYTES - 4096
+    assert wire.request_of(Kind.HEARTBEAT, wire.parse(said), PRIMARY) == beat
+
+
+def test_a_beat_without_a_profile_is_small() -> None:
+    assert len(json.dumps(wire.to_json(replace(BEAT, profile=None))).encode()) < 600

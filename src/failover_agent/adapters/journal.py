@@ -5,9 +5,11 @@ event and the moment, which are all that `step` needs to do it again, and what c
 beside the loop: a disk that is full or hangs loses lines, which are counted, and holds up nobody.
 """
 
+import errno
 import json
 import logging
 import os
+import stat
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import fields, is_dataclass
@@ -72,7 +74,7 @@ def transitions_of(step: Step) -> list[Transition]:
 
 
 def alarms_between(before: State, after: State) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The codes of the alarms that this step opened, and of those that it closed."""
+    """The names of the alarms that this step opened, and of those that it closed."""
     if before.alarms is after.alarms:
         return (), ()
     return (
@@ -232,7 +234,7 @@ def _numbered(path: Path, number: int) -> Path:
 
 def _transitions(path: Path) -> Iterator[dict[str, object]]:
     try:
-        lines = path.read_bytes().splitlines()
+        lines = _tail(path).splitlines()
     except OSError:
         return
     for line in lines:
@@ -243,9 +245,31 @@ def _transitions(path: Path) -> Iterator[dict[str, object]]:
             told = [
                 {"wall": content["wall"], **transition} for transition in content["transitions"]
             ]
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             continue
-        yield from told
+        yield from filter(_is_told, told)
+
+
+def _tail(path: Path) -> bytes:
+    """As much as we ever write into one file, the end of it. Raises OSError."""
+    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(opened)
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        most = 2 * LARGEST_BYTES
+        return os.pread(opened, most, max(0, status.st_size - most))
+    finally:
+        os.close(opened)
+
+
+def _is_told(content: dict[str, object]) -> bool:
+    """Is it one of ours, and not only similar?"""
+    texts = {"wall", *Transition.__annotations__} - {"term"}
+    return type(content.get("term")) is int and all(
+        isinstance(content.get(name), str) for name in texts
+    )
 
 
 def same_but_for_times(one: object, other: object) -> bool:

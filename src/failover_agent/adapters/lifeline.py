@@ -18,6 +18,7 @@ from typing import NoReturn, assert_never
 from failover_agent.core.effects import ArmGuard, DisarmGuard, MoveDeadline
 from failover_agent.core.events import Event, GuardArmed, GuardFailed
 from failover_agent.guard import lifeline
+from failover_agent.guard.engine import NO_FILES, TlsFiles
 from failover_agent.guard.lifeline import Arm, Armed, Disarm, Hello, Message, Move, Seen, Welcome
 
 NO_LEASE_S = -math.inf
@@ -187,6 +188,16 @@ def hello(  # what the composition root knows
     heartbeat_timeout_s: float,
     kill_budget_s: float,
     log_format: str,
+    docker_files: TlsFiles = NO_FILES,
 ) -> Hello:
     """The first word to the guard."""
-    return Hello(str(lease_file), docker_host, heartbeat_timeout_s, kill_budget_s, log_format)
+    return Hello(
+        str(lease_file),
+        docker_host,
+        heartbeat_timeout_s,
+        kill_budget_s,
+        log_format,
+        docker_files.ca_file,
+        docker_files.cert_file,
+        docker_files.key_file,
+    )

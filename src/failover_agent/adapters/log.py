@@ -111,11 +111,12 @@ class Narrator:
         if before.held_term and after.state.held_term and before.held_term < after.state.held_term:
             _tell(logging.INFO, "term", **{"from": before.held_term, "to": after.state.held_term})
         opened, closed = alarms_between(before, after.state)
-        for code in opened:
-            _tell(logging.WARNING, "alarm", code=code, sentence=after.state.alarms[code].sentence)
-        for code in closed:
-            after_s = now - before.alarms[code].since_s
-            _tell(logging.INFO, "alarm ended", code=code, after_s=after_s)
+        for name in opened:
+            sentence = after.state.alarms[name].sentence
+            _tell(logging.WARNING, "alarm", **_alarm(name), sentence=sentence)
+        for name in closed:
+            after_s = now - before.alarms[name].since_s
+            _tell(logging.INFO, "alarm ended", **_alarm(name), after_s=after_s)
         _tell_containers(before, after.state)
         _tell_overlap(before, after.state)
         for effect in after.effects:
@@ -127,6 +128,12 @@ class Narrator:
         fields = {"error": repr(error), "event": repr(event), "now": now, "before": repr(before)}
         sentence = "a fault of this program: the process ends, the containers are left as they are"
         _tell(logging.CRITICAL, "broke", **fields, sentence=sentence)
+
+
+def _alarm(name: str) -> dict[str, object]:
+    """Its code, and where there may be several of that, which one."""
+    code, _, which = name.partition(" ")
+    return {"code": code, "which": which} if which else {"code": code}
 
 
 def _tell_containers(before: State, after: State) -> None:

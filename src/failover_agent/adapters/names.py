@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import socket
 from collections.abc import Callable, Iterable
 
@@ -18,6 +19,8 @@ from failover_agent.adapters.worker import Worker
 LOOK_UP_S = 10.0
 REFRESH_S = 30.0
 RETRY_S = (1.0, 2.0, 5.0, 10.0)
+
+log = logging.getLogger(__name__)
 
 Addresses = tuple[tuple[socket.AddressFamily, str], ...]
 LookUp = Callable[[str], Addresses]
@@ -73,8 +76,13 @@ class Name:
         failures = 0
         while True:
             if await self.refresh():
+                if failures:
+                    _tell(logging.INFO, f"{self.host} resolves again")
                 failures, rest_s = 0, REFRESH_S
             else:
+                if not failures and self.addresses:
+                    last = ", ".join(address for _, address in self.addresses)
+                    _tell(logging.WARNING, f"{self.error}; the last good address is used: {last}")
                 rest_s = RETRY_S[min(failures, len(RETRY_S) - 1)]
                 failures += 1
                 if not self.addresses:
@@ -84,6 +92,10 @@ class Name:
                 async with asyncio.timeout(rest_s - RETRY_S[0]):
                     await self._wanted.wait()
             self._wanted.clear()
+
+
+def _tell(level: int, sentence: str) -> None:
+    log.log(level, "name", extra={"fields": {"sentence": sentence}})
 
 
 class Names(AbstractResolver):

@@ -1,5 +1,9 @@
 """The other nodes: says what the core orders, and tells it what came of that.
 
+Where there is more than one way to a node each message goes over all of them side by side, with a
+sequence on each. The first usable answer is the answer; what the other paths bring after it, or
+do not, tells of them alone.
+
 Each message has its own deadline and, while it waits, a connection to itself: a slow one delays no
 other. Connections are kept for the next message; one that turns out to be dead costs a message a
 second try, on a new one. An answer counts whenever it comes within the deadline.
@@ -8,16 +12,15 @@ second try, on a new one. An answer counts whenever it comes within the deadline
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Protocol, assert_never
 
 import aiohttp
-from yarl import URL
 
-from failover_agent.adapters.names import LookUp, Name, Names, look_up
+from failover_agent.adapters.names import LookUp, Names, look_up
+from failover_agent.adapters.path import Path
 from failover_agent.core.effects import SendHeartbeat, SendRelease, SendVoteRequest
 from failover_agent.core.events import (
     AddressLost,
@@ -36,8 +39,6 @@ from failover_agent.protocol.auth import AskAgain, Keeper, Outgoing, Refused, Un
 from failover_agent.protocol.envelope import SIGNATURE_HEADER
 from failover_agent.protocol.wire import MOST_BYTES, Answer, Hello, HelloAnswer, Request
 
-MOST_IN_FLIGHT = 16
-"""Messages to one peer that wait for an answer; one more, and the oldest is given up."""
 TRIES = 4
 """How often one message is said: to a run not known yet, and on a connection found dead."""
 KEPT_S = 60.0
@@ -80,32 +81,11 @@ class _UnusableAnswerError(Exception):
     pass
 
 
-class _Endpoint:
-    """Where one peer listens, and which messages to it wait."""
-
-    def __init__(self, role: Role, url: str, look_up: LookUp) -> None:
-        self.role = role
-        self.url = URL(url)
-        self.waiting: dict[asyncio.Timeout, None] = {}
-        host = self.url.host or ""
-        self.name = None if _is_address(host) else Name(host, look_up)
-
-    def __str__(self) -> str:
-        return str(self.url.origin())
-
-    def make_room(self) -> None:
-        """Give the oldest message up when too many wait."""
-        if len(self.waiting) >= MOST_IN_FLIGHT:
-            oldest = next(iter(self.waiting))
-            del self.waiting[oldest]
-            if not oldest.expired():
-                oldest.reschedule(asyncio.get_running_loop().time())
-
-
 class Peers:
-    """`endpoints`: for each other node, where it listens ("http://host:port"); the first is used.
+    """`endpoints`: for each other node, where it listens ("http://host:port"), ten at most.
 
-    `post` is told one event for each order, and each ConflictSeen and AddressLost on the way.
+    `post` is told one event for each order, what changes on a path, and each ConflictSeen and
+    AddressLost on the way.
     A beat that gets no connection within `beat_connect_s` is given up: the next one is fresher, and
     this one would arrive, long after, at a host that has been started anew.
     """
@@ -121,8 +101,8 @@ class Peers:
         beat_connect_s: float = 1.0,
     ) -> None:
         self._beat_connect_s = beat_connect_s
-        self._endpoints = {
-            role: tuple(_Endpoint(role, url, look_up) for url in urls)
+        self._paths = {
+            role: tuple(Path(role, i, url, look_up, post) for i, url in enumerate(urls))
             for role, urls in endpoints.items()
         }
         self._keeper = keeper
@@ -133,26 +113,62 @@ class Peers:
     async def run(self) -> None:
         """Keep the addresses of host names up to date, forever."""
         async with asyncio.TaskGroup() as group:
-            for endpoint in self._all_endpoints():
-                if endpoint.name is not None:
-                    group.create_task(endpoint.name.keep(self._address_lost(endpoint.role)))
+            for path in self._all_paths():
+                if path.name is not None:
+                    group.create_task(path.name.keep(self._address_lost(path)))
             await asyncio.Event().wait()
 
     async def perform(self, effect: Message) -> None:
-        """Carry one order out, and post the one event that answers it. Cancelled, it posts none."""
-        sent_at_s = self._clock.now()
-        endpoint = self._endpoints[effect.to][0]
-        if isinstance(effect, SendHeartbeat):
-            said = await self._say(endpoint, effect.beat, effect.deadline_s, self._beat_connect_s)
-        else:
-            said = await self._say(endpoint, effect.request, effect.deadline_s)
-        if isinstance(said, Understood) and (odd := _what_is_odd(effect, said.answer)):
-            said = _NoAnswer(f"{endpoint}: its answer is malformed: {odd}")
-        self._post(_completion(effect, sent_at_s, said))
+        """Carry one order out, and post the one event that answers it. Cancelled, it posts none.
 
-    async def probe(self, role: Role) -> tuple[Probed, ...]:
-        """For `failover-agent check`: is the peer of this role there? Changes nothing anywhere."""
-        return tuple([await self._probe(endpoint) for endpoint in self._endpoints[role]])
+        That event waits for no path but the one that answers first; the order ends when each path
+        has answered or failed.
+        """
+        sent_at_s = self._clock.now()
+        paths = self._paths[effect.to]
+        failed: dict[Path, _NoAnswer] = {}
+        is_answered = False
+
+        async def say_over(path: Path) -> None:
+            nonlocal is_answered
+            said = await self._perform_over(path, effect)
+            if isinstance(said, _NoAnswer):
+                failed[path] = said
+                path.failed(sent_at_s, said.error)
+                return
+            if not is_answered:
+                is_answered = True
+                self._post(_completion(effect, sent_at_s, said))
+            path.answered(sent_at_s, self._clock.now())
+
+        async with asyncio.TaskGroup() as group:
+            for path in paths[1:]:
+                group.create_task(say_over(path), name=f"{type(effect).__name__} over {path}")
+            await say_over(paths[0])
+        if not is_answered:
+            errors = dict.fromkeys(failed[path].error for path in paths)
+            self._post(_completion(effect, sent_at_s, _NoAnswer("; ".join(errors))))
+
+    async def _perform_over(self, path: Path, effect: Message) -> Understood | _NoAnswer:
+        """What came of it on one path; an answer that cannot be meant for it is none."""
+        if isinstance(effect, SendHeartbeat):
+            said = await self._say(path, effect.beat, effect.deadline_s, self._beat_connect_s)
+        else:
+            said = await self._say(path, effect.request, effect.deadline_s)
+        if isinstance(said, Understood) and (odd := _what_is_odd(effect, said.answer)):
+            return _NoAnswer(f"{path}: its answer is malformed: {odd}")
+        return said
+
+    async def probe(
+        self, role: Role, endpoints: frozenset[str] | None = None
+    ) -> tuple[Probed, ...]:
+        """For `failover-agent check`: is the peer of this role there, over each of its endpoints,
+        or over those named? Changes nothing anywhere.
+        """
+        paths = (p for p in self._paths[role] if endpoints is None or str(p) in endpoints)
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(self._probe(path)) for path in paths]
+        return tuple(task.result() for task in asked)
 
     async def close(self) -> None:
         """End the connections; nothing is to be performed afterwards."""
@@ -163,43 +179,43 @@ class Peers:
 
     async def _say(
         self,
-        endpoint: _Endpoint,
+        path: Path,
         request: Request,
         deadline_s: float,
         connect_s: float | None = None,
     ) -> Understood | _NoAnswer:
-        endpoint.make_room()
+        path.make_room()
         try:
             async with asyncio.timeout(deadline_s) as waiting:
-                endpoint.waiting[waiting] = None
+                path.waiting[waiting] = None
                 try:
-                    return await self._converse(endpoint, request, connect_s)
+                    return await self._converse(path, request, connect_s)
                 finally:
-                    endpoint.waiting.pop(waiting, None)
+                    path.waiting.pop(waiting, None)
         except TimeoutError:
-            self._doubt(endpoint)
-            return _NoAnswer(f"{endpoint} does not answer in time")
+            path.doubt()
+            return _NoAnswer(f"{path} does not answer in time")
         except aiohttp.ClientConnectorDNSError as error:
             return _NoAnswer(str(error.os_error))
         except aiohttp.ClientConnectorError as error:
-            self._doubt(endpoint)
+            path.doubt()
             number = error.os_error.errno
             reason = os.strerror(number) if number else str(error.os_error)
-            return _NoAnswer(f"no connection to {endpoint}: {reason}")
+            return _NoAnswer(f"no connection to {path}: {reason}")
         except aiohttp.ClientConnectionError:
-            return _NoAnswer(f"{endpoint} closes the connection")
+            return _NoAnswer(f"{path} closes the connection")
         except (aiohttp.ClientError, _UnusableAnswerError, OSError) as error:
-            return _NoAnswer(f"{endpoint} does not answer as an agent does: {error}")
+            return _NoAnswer(f"{path} does not answer as an agent does: {error}")
 
     async def _converse(
-        self, endpoint: _Endpoint, request: Request, connect_s: float | None
+        self, path: Path, request: Request, connect_s: float | None
     ) -> Understood | _NoAnswer:
         """Say it; again to one that did not know us, and once more where the line was dead."""
         on_new_connection = False
         for _ in range(TRIES):
-            outgoing = self._keeper.request(endpoint.role, request)
+            outgoing = self._keeper.request(path.role, request, endpoint=path.number)
             try:
-                read = await self._send(endpoint, outgoing, on_new_connection, connect_s)
+                read = await self._send(path, outgoing, on_new_connection, connect_s)
             except (aiohttp.ClientConnectorError, aiohttp.ServerTimeoutError):
                 raise
             except (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError):
@@ -210,24 +226,25 @@ class Peers:
             if isinstance(read, Understood):
                 return read
             if isinstance(read, Refused):
-                return self._refused(endpoint, read, is_probe=isinstance(request, Hello))
-        return _NoAnswer(f"{endpoint} does not take us in: it forgets its own run")
+                return self._refused(path, read, is_probe=isinstance(request, Hello))
+        return _NoAnswer(f"{path} does not take us in: it forgets its own run")
 
-    def _refused(self, endpoint: _Endpoint, read: Refused, *, is_probe: bool) -> _NoAnswer:
-        error = f"{endpoint}: {read.detail}"
+    def _refused(self, path: Path, read: Refused, *, is_probe: bool) -> _NoAnswer:
+        error = f"{path}: {read.detail}"
         if read.conflict is None:
             return _NoAnswer(error)
         if not is_probe:
-            detail = f"{read.conflict.detail} ({endpoint})"
+            detail = f"{read.conflict.detail} ({path})"
             # An arbiter that is set up wrongly is an alarm, and no reason for a node not to lead:
             # two votes are a majority without it.
-            received = endpoint.role is Role.WITNESS
-            self._post(replace(read.conflict, detail=detail, received=received))
+            received = path.role is Role.WITNESS
+            seen = replace(read.conflict, detail=detail, received=received, endpoint=str(path))
+            self._post(seen)
         return _NoAnswer(error, read.conflict.kind)
 
     async def _send(
         self,
-        endpoint: _Endpoint,
+        path: Path,
         outgoing: Outgoing,
         on_new_connection: bool,
         connect_s: float | None,
@@ -237,7 +254,7 @@ class Peers:
         if signed.signature:
             headers[SIGNATURE_HEADER] = signed.signature
         async with self._session(on_new_connection).post(
-            endpoint.url.origin() / "v1" / outgoing.kind,
+            path.url.origin() / "v1" / outgoing.kind,
             data=signed.body,
             headers=headers,
             allow_redirects=False,
@@ -254,7 +271,7 @@ class Peers:
     def _session(self, on_new_connection: bool) -> aiohttp.ClientSession:
         """The pool, or one that never uses a connection twice. No proxy, cookie or limit."""
         if on_new_connection not in self._sessions:
-            names = (endpoint.name for endpoint in self._all_endpoints())
+            names = (path.name for path in self._all_paths())
             resolver = Names(name for name in names if name is not None)
             connector = (
                 aiohttp.TCPConnector(
@@ -274,61 +291,61 @@ class Peers:
             )
         return self._sessions[on_new_connection]
 
-    def _all_endpoints(self) -> list[_Endpoint]:
-        return [endpoint for several in self._endpoints.values() for endpoint in several]
+    def _all_paths(self) -> list[Path]:
+        return [path for several in self._paths.values() for path in several]
 
-    def _doubt(self, endpoint: _Endpoint) -> None:
-        if endpoint.name is not None:
-            endpoint.name.doubt()
+    def _address_lost(self, path: Path) -> Callable[[str], None]:
+        """Of one of several the messages tell it, and the peer may be heard over the others."""
+        is_only_one = len(self._paths[path.role]) == 1
 
-    def _address_lost(self, role: Role) -> Callable[[str], None]:
         def lost(error: str) -> None:
-            self._post(AddressLost(role, error))
+            if is_only_one:
+                self._post(AddressLost(path.role, error))
 
         return lost
 
     # --- check --------------------------------------------------------------------------------
 
-    async def _probe(self, endpoint: _Endpoint) -> Probed:
+    async def _probe(self, path: Path) -> Probed:
         me = self._keeper.me
-        if endpoint.name is not None and not await endpoint.name.refresh():
-            table = self._table(endpoint)
+        if path.name is not None and not await path.name.refresh():
+            table = self._table(path)
             todo = f"Write an address into endpoint of [{table}], or the name into /etc/hosts."
-            return Probed(str(endpoint), endpoint.name.error, todo)
-        said = await self._say(endpoint, Hello(), PROBE_S)
+            return Probed(str(path), path.name.error, todo)
+        said = await self._say(path, Hello(), PROBE_S)
         if isinstance(said, _NoAnswer):
-            todo = self._todo(endpoint, said.conflict)
-            return Probed(str(endpoint), said.error, todo, said.conflict)
+            todo = self._todo(path, said.conflict)
+            return Probed(str(path), said.error, todo, said.conflict)
         assert isinstance(said.answer, HelloAnswer)
         phase = "" if said.answer.phase is None else f", {said.answer.phase}"
-        what = f"the {endpoint.role} answers (version {said.answer.version}{phase})"
-        if endpoint.role is not Role.WITNESS and said.sender.fingerprint != me.fingerprint:
-            what = f"the {endpoint.role} has other members or another partition_policy"
-            return Probed(str(endpoint), what, "Use the same configuration file on all nodes.")
-        return Probed(str(endpoint), what)
+        what = f"the {path.role} answers (version {said.answer.version}{phase})"
+        if path.role is not Role.WITNESS and said.sender.fingerprint != me.fingerprint:
+            what = f"the {path.role} has other members or another partition_policy"
+            return Probed(str(path), what, "Use the same configuration file on all nodes.")
+        return Probed(str(path), what)
 
-    def _table(self, endpoint: _Endpoint) -> str:
-        """The table of the configuration that names this endpoint."""
-        return "arbiter" if endpoint.role is Role.WITNESS else self._keeper.me.role
+    def _table(self, path: Path) -> str:
+        """The table of the configuration that names this path."""
+        return "arbiter" if path.role is Role.WITNESS else self._keeper.me.role
 
-    def _todo(self, endpoint: _Endpoint, conflict: ConflictKind | None) -> str:
-        is_witness = endpoint.role is Role.WITNESS
+    def _todo(self, path: Path, conflict: ConflictKind | None) -> str:
+        is_witness = path.role is Role.WITNESS
         whose = "the witness" if is_witness else "the other node"
-        table = self._table(endpoint)
+        table = self._table(path)
         name_it = f'Correct [{table}] endpoint = "http://HOST:PORT", the address of {whose}.'
         match conflict:
             case None:
                 unit = "failover-agent-witness" if is_witness else "failover-agent"
                 return (
-                    f"On the {endpoint.role}: systemctl start {unit}, and let port "
-                    f"{endpoint.url.port} through its firewall."
+                    f"On the {path.role}: systemctl start {unit}, and let port "
+                    f"{path.url.port} through its firewall."
                 )
             case ConflictKind.NOT_AUTHENTIC:
                 return "Copy the file in secret_file from one node to the other; restart the agent."
             case ConflictKind.ENDPOINT_IS_SELF | ConflictKind.WRONG_ROLE:
                 return name_it
             case ConflictKind.SAME_ROLE:
-                return f"Start it with --role {endpoint.role}; or, if it is this node: {name_it}"
+                return f"Start it with --role {path.role}; or, if it is this node: {name_it}"
             case ConflictKind.OTHER_CLUSTER if is_witness:
                 cluster = self._keeper.cluster
                 return f"Add [witness.clusters.{cluster}] to the file of the witness; or: {name_it}"
@@ -379,11 +396,3 @@ def _completion(effect: Message, sent_at_s: float, said: Understood | _NoAnswer)
             return ReleaseAnswered(effect.to, answer)
         case _:
             assert_never(effect)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True

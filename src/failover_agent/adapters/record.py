@@ -13,12 +13,14 @@ import hashlib
 import json
 import os
 import secrets
+import stat
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from failover_agent.adapters.worker import Worker
+from failover_agent.core.messages import LONGEST_LEASE_S
 from failover_agent.core.policy import Role
 from failover_agent.core.state import Durable, Holder
 from failover_agent.errors import (
@@ -29,8 +31,12 @@ from failover_agent.errors import (
 )
 
 SCHEMA = 1
+HIGHEST_TERM = 2**53
+"""What every reader of JSON can tell apart."""
 PASSING = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 NAME = "record.json"
+LARGEST_BYTES = 100_000
+"""A hundred times what is ever written."""
 MACHINE_IDS = (Path("/etc/machine-id"), Path("/sys/class/dmi/id/product_uuid"))
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
@@ -70,15 +76,38 @@ def read_record(state_dir: Path) -> Record | None:
     """
     path = state_dir / NAME
     try:
-        text = path.read_text()
+        text = _text(path)
     except FileNotFoundError:
         return None
-    except (OSError, UnicodeDecodeError) as error:
-        raise UnreadableRecordError(path=path, problem=str(error)) from error
+    except OSError as error:
+        problem = error.strerror or str(error)
+        raise UnreadableRecordError(path=path, problem=problem) from error
+    except UnicodeDecodeError as error:
+        raise UnreadableRecordError(path=path, problem="damaged: it is no text") from error
+    if not text:
+        raise UnreadableRecordError(path=path, problem="damaged: it is empty")
     try:
         return _decode(json.loads(text), path)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise UnreadableRecordError(path=path, problem=f"damaged: {error!r}") from error
+    except KeyError as error:
+        problem = f"damaged: nothing stands under {error}"
+        raise UnreadableRecordError(path=path, problem=problem) from error
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise UnreadableRecordError(path=path, problem=f"damaged: {error}") from error
+
+
+def _text(path: Path) -> str:
+    """Raises OSError, also for what is no file or far too large; UnicodeDecodeError."""
+    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(opened).st_mode):
+            raise OSError(errno.EINVAL, "it is no file")
+        content = os.read(opened, LARGEST_BYTES + 1)
+    finally:
+        os.close(opened)
+    if len(content) > LARGEST_BYTES:
+        raise OSError(errno.EFBIG, f"it has more than {LARGEST_BYTES} bytes")
+    return content.decode()
 
 
 def _refuse_what_passes(error: UnreadableRecordError) -> None:
@@ -215,7 +244,7 @@ def _lock(state_dir: Path) -> int:
 def _unusable(state_dir: Path, error: OSError) -> RecordError:
     return RecordError(
         where=str(state_dir),
-        what=f"this state_dir cannot be used ({error})",
+        what=f"this state_dir cannot be used ({error.strerror or error})",
         todo="It has to be a directory on a local disk that the user of the agent may write to; "
         "state_dir in the role's table of the configuration names another one.",
     )
@@ -291,9 +320,9 @@ def _encode(record: Record) -> str:
 
 def _decode(content: dict[str, Any], path: Path) -> Record:
     """Raises FutureRecordError; ValueError, TypeError, KeyError or AttributeError for nonsense."""
-    schema = content["schema"]
-    if not isinstance(schema, int) or schema < 1:
-        raise ValueError(f"schema is {schema!r}")
+    schema = _a(int, content["schema"])
+    if schema < 1:
+        raise ValueError(f"schema is {schema}")
     if schema > SCHEMA:
         raise FutureRecordError(path=path, schema=schema, known=SCHEMA)
     holder = content["holder"]
@@ -303,12 +332,12 @@ def _decode(content: dict[str, Any], path: Path) -> Record:
         node_id=_a(str, content["node_id"]),
         host=Host(machine=_a(str, content["machine"]), boot_id=_a(str, content["boot_id"])),
         durable=Durable(
-            term=_a(int, content["term"]),
+            term=_term(content["term"]),
             holder=None if holder is None else _decode_holder(holder),
             released=_a(bool, content["released"]),
             led=_a(bool, content["led"]),
             hold=_a(bool, content["hold"]),
-            longest_lease_s=float(content["longest_lease_s"]),
+            longest_lease_s=_length_s(content["longest_lease_s"]),
             heard=frozenset(Role(role) for role in content["heard"]),
             peer_fingerprint=_a(str, content.get("peer_fingerprint", "")),
             on_hold_for_flapping=_a(bool, content["on_hold_for_flapping"]),
@@ -318,6 +347,21 @@ def _decode(content: dict[str, Any], path: Path) -> Record:
 
 def _decode_holder(content: dict[str, Any]) -> Holder:
     return Holder(Role(content["role"]), _a(str, content["node_id"]))
+
+
+def _term(value: object) -> int:
+    term = _a(int, value)
+    if not 0 <= term <= HIGHEST_TERM:
+        raise ValueError(f"term is {term}")
+    return term
+
+
+def _length_s(value: object) -> float:
+    """Of a lease that was granted: others are refused before."""
+    length_s = float(_a(int, value)) if type(value) is int else _a(float, value)
+    if not 0 <= length_s <= LONGEST_LEASE_S:
+        raise ValueError(f"longest_lease_s is {length_s:g}")
+    return length_s
 
 
 def _a(kind: type[T], value: object) -> T:

@@ -57,6 +57,8 @@ class Worker:
             async with asyncio.timeout(deadline_s):
                 return await asyncio.wrap_future(future)
         except TimeoutError:
+            if future.cancelled():  # It will not be begun any more.
+                raise TimeoutError(f"not begun within {deadline_s:g} s") from None
             if future.done():
                 raise  # The job's own: the network under a disk can time out too.
             self._overdue = ended

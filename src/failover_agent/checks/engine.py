@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -16,12 +17,14 @@ from failover_agent.adapters.docker.client import (
 )
 from failover_agent.checks.finding import Finding, Level
 from failover_agent.config import Settings
-from failover_agent.config.values import USUAL_DOCKER_HOST
+from failover_agent.config.values import AGENT, USUAL_DOCKER_HOST
 from failover_agent.core.policy import RestartPolicyMode
 from failover_agent.errors import EngineError
 
 OLDEST_API = (1, 41)
 """Engine 20.10, the oldest that was tried."""
+ROOTLESS = re.compile(r"unix:///run/user/(\d+)/")
+TITLE = "org.opencontainers.image.title"
 ENGINE_S = 5.0
 CONNECT_S = 1.0
 
@@ -43,6 +46,7 @@ async def look(settings: Settings) -> Engine:
     names = settings.keys.containers
     engine = DockerEngine(
         host=settings.docker_host,
+        files=settings.docker_files,
         names=names,
         post=lambda _: None,
         may_act=lambda _: False,
@@ -52,9 +56,11 @@ async def look(settings: Settings) -> Engine:
     )
     try:
         report = await engine.probe()
-        inspected = await _inspect(settings.docker_host, names)
+        if not report.version:
+            return Engine([*of_the_way(settings.docker_host), *of_denials(report)])
+        inspected = await _inspect(settings, names)
     except EngineError as error:
-        fix = _fix_of(settings.docker_host) or error.todo
+        fix = fix_of(settings.docker_host) or error.todo
         return Engine([Finding(Level.ERROR, "engine", f"{error.where}: {error.what}", fix)])
     finally:
         await engine.close()
@@ -63,7 +69,10 @@ async def look(settings: Settings) -> Engine:
     )
     findings = [
         *of_engine(report, settings.docker_host),
+        *of_the_way(settings.docker_host),
+        *of_denials(report),
         *of_containers(report, settings, gone_when_stopped),
+        *of_agents(inspected),
     ]
     return Engine(
         findings,
@@ -74,8 +83,15 @@ async def look(settings: Settings) -> Engine:
     )
 
 
-def _fix_of(host: str) -> str:
+def fix_of(host: str) -> str:
     """The line that mends a socket that is missing, dead, or not ours to use; "" for the rest."""
+    if not host.startswith("unix://"):
+        return "What docker.host, and with TLS ca_file, cert_file and key_file say, has to fit it."
+    if rootless := ROOTLESS.match(host):
+        return (
+            f"It is that of a user: as uid {rootless[1]}, systemctl --user start docker (or "
+            "podman.socket); loginctl enable-linger keeps it there when nobody is logged in"
+        )
     try:
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(CONNECT_S)
@@ -89,14 +105,14 @@ def _fix_of(host: str) -> str:
     return ""
 
 
-async def _inspect(host: str, names: tuple[str, ...]) -> Mapping[str, Mapping[str, Any]]:
+async def _inspect(settings: Settings, names: tuple[str, ...]) -> Mapping[str, Mapping[str, Any]]:
     """What an agent does not ask for: was it made with --rm, how long may it take to stop?"""
-    client = EngineClient(host)
+    client = EngineClient(settings.docker_host, settings.docker_files)
     try:
         ids = await client.ids(names, ENGINE_S)
         return {name: await client.inspect(ids[name], ENGINE_S) for name in ids}
     except (EngineUnreachableError, EngineRefusedError) as error:
-        raise EngineError(engine=host, what=str(error)) from error
+        raise EngineError(engine=client.host, what=str(error)) from error
     finally:
         await client.close()
 
@@ -108,9 +124,9 @@ def of_engine(report: EngineReport, host: str) -> Iterator[Finding]:
     if api < OLDEST_API:
         oldest = ".".join(map(str, OLDEST_API))
         yield Finding(
-            Level.WARNING,
+            Level.ERROR,
             "engine",
-            f"{told}; nothing older than API {oldest} (Engine 20.10) was tried",
+            f"{told}, and the agent needs API {oldest} (Engine 20.10) or newer",
             "Install a newer Docker Engine.",
         )
     else:
@@ -122,6 +138,26 @@ def of_engine(report: EngineReport, host: str) -> Iterator[Finding]:
             "it is off, so a restart of the Docker Engine stops the containers, and may move them",
             '"live-restore": true in /etc/docker/daemon.json, then systemctl reload docker',
         )
+
+
+def of_the_way(host: str) -> Iterator[Finding]:
+    """How the engine is reached."""
+    if host.startswith("tcp://"):
+        yield Finding(
+            Level.WARNING,
+            "docker.host",
+            f"{host} is without TLS: whoever reaches that port commands the engine, and so is root "
+            "on this host",
+            "Use its socket, or TLS: docker.tls_verify, ca_file, cert_file and key_file; or let no "
+            "network but a container's own lead there.",
+        )
+
+
+def of_denials(report: EngineReport) -> Iterator[Finding]:
+    """What the agent may not ask."""
+    for denial in report.denials:
+        what, _, fix = denial.partition(": ")
+        yield Finding(Level.ERROR, "engine", what, fix)
 
 
 def of_containers(
@@ -157,4 +193,17 @@ def of_containers(
                 f"Docker's restart policy {policy} would start it after a boot before anybody "
                 "could forbid it" + ("; the agent will set it to no" if manages else ""),
                 f"docker update --restart=no {name}",
+            )
+
+
+def of_agents(inspected: Mapping[str, Mapping[str, Any]]) -> Iterator[Finding]:
+    """An agent, be it under another name, is no container for an agent to stop."""
+    for name, seen in inspected.items():
+        labels = (seen.get("Config") or {}).get("Labels") or {}
+        if labels.get(TITLE) == AGENT:
+            yield Finding(
+                Level.ERROR,
+                f"container {name}",
+                "an agent runs in it, which would stop itself",
+                "Take it out of containers in the configuration.",
             )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import os
 import shlex
 import socket
 import stat
@@ -12,7 +13,7 @@ from pathlib import Path
 
 from failover_agent.adapters.record import NAME, Record, read_host, read_record
 from failover_agent.checks.finding import Finding, Level, Status
-from failover_agent.checks.measure import existing
+from failover_agent.checks.measure import RECORD_BYTES, existing
 from failover_agent.config import Settings
 from failover_agent.core.policy import Role
 from failover_agent.errors import (
@@ -87,7 +88,10 @@ def _why_not_writable(directory: Path) -> str:
     """Could a file be made in `directory`, or `directory` itself? "" if so."""
     above = existing(directory)
     try:
-        with tempfile.NamedTemporaryFile(dir=above, prefix=".check-"):
+        with tempfile.NamedTemporaryFile(dir=above, prefix=".check-") as file:
+            file.write(bytes(RECORD_BYTES))  # a full disk takes an empty file
+            file.flush()
+            os.fsync(file.fileno())
             return ""
     except OSError as error:
         problem = error.strerror or str(error)

@@ -55,20 +55,23 @@ class _Keeper(Keeper):
 
 async def look(settings: Settings) -> Peer:
     """Ask it who it is. Not there yet is a weakness; there and not our peer is an error."""
-    asked = await ask(settings, settings.node.peer, (settings.node.endpoint,))
+    asked = await ask(settings, settings.node.peer, settings.node.endpoints)
     return Peer([of_probe("peer", each) for each in asked.probed], asked.phase, asked.rtt_s)
 
 
 async def ask(settings: Settings, role: Role, endpoints: tuple[str, ...]) -> Asked:
-    """Ask who listens at `endpoints`, in the name of this node, and how long an answer takes."""
+    """Ask who listens at each of `endpoints`, in the name of this node, and how long an answer
+    takes over those that lead there.
+    """
     keeper, clock = _keeper(settings), Clock()
     peers = Peers(endpoints={role: endpoints}, keeper=keeper, post=lambda _: None, clock=clock)
     try:
         probed = await peers.probe(role)
-        slowest_s = 0.0 if all(each.is_fine for each in probed) else None
-        for _ in range(0 if slowest_s is None else TRIES):
+        fine = frozenset(each.endpoint for each in probed if each.is_fine)
+        slowest_s = 0.0 if fine else None
+        for _ in range(TRIES if fine else 0):
             began_at_s = clock.now()
-            await peers.probe(role)
+            await peers.probe(role, fine)
             slowest_s = max(slowest_s or 0.0, clock.now() - began_at_s)
     finally:
         await peers.close()

@@ -10,7 +10,8 @@ from pathlib import Path
 
 from failover_agent.adapters.fence import why_not_runnable
 from failover_agent.checks.finding import Finding, Level
-from failover_agent.config import Arbiter, ArbiterKind, Fence, Settings
+from failover_agent.config import Arbiter, ArbiterKind, Fence, Node, Settings
+from failover_agent.config.values import address_of, is_unspecified
 from failover_agent.core.policy import PartitionPolicy, Role
 
 
@@ -74,22 +75,41 @@ def _of_ports(settings: Settings) -> Iterator[Finding]:
     for role in (Role.PRIMARY, Role.BACKUP):
         listens = settings.configuration.node(role)
         other = settings.configuration.node(listens.peer)
-        if not other.endpoint.endswith(f":{listens.port}"):
-            yield Finding(
-                Level.HINT,
-                "ports",
-                f"the {role} listens on {listens.port}, and the {other.role} calls "
-                f"{other.endpoint}: that needs a forwarded port",
-            )
+        for endpoint in other.endpoints:
+            if not endpoint.endswith(f":{listens.port}"):
+                yield Finding(
+                    Level.HINT,
+                    "ports",
+                    f"the {role} listens on {listens.port}, and the {other.role} calls "
+                    f"{endpoint}: that needs a forwarded port",
+                )
+        yield from _of_bind(listens, other.endpoints)
     arbiter, witness = settings.arbiter, settings.configuration.node(Role.WITNESS)
     if arbiter is None or arbiter.kind is not ArbiterKind.WITNESS:
         return
-    if not arbiter.endpoints[0].endswith(f":{witness.port}"):
+    for endpoint in arbiter.endpoints:
+        if not endpoint.endswith(f":{witness.port}"):
+            yield Finding(
+                Level.HINT,
+                "ports",
+                f"the witness listens on {witness.port} ([witness] port), and the nodes call "
+                f"{endpoint}: that needs a forwarded port",
+            )
+    yield from _of_bind(witness, arbiter.endpoints)
+
+
+def _of_bind(listens: Node, endpoints: tuple[str, ...]) -> Iterator[Finding]:
+    """Several ways to one who listens at one address: all but that one need to be forwarded."""
+    if len(endpoints) < 2 or is_unspecified(listens.bind):
+        return
+    others = [each for each in endpoints if address_of(each).host != listens.bind.lower()]
+    if others:
         yield Finding(
-            Level.HINT,
+            Level.WARNING,
             "ports",
-            f"the witness listens on {witness.port} ([witness] port), and the nodes call "
-            f"{arbiter.endpoints[0]}: that needs a forwarded port",
+            f"the {listens.role} listens at {listens.bind} alone, and is called at "
+            f"{', '.join(others)} too",
+            f'[{listens.role}] bind = "0.0.0.0", or "::" where addresses are IPv6',
         )
 
 

@@ -17,7 +17,13 @@ from typing import Any
 
 from failover_agent.cli import output
 from failover_agent.core.policy import Role
-from failover_agent.errors import ConfigError, ExitCode, FailoverAgentError, NoAgentError
+from failover_agent.errors import (
+    ConfigError,
+    ExitCode,
+    FailoverAgentError,
+    NoAgentError,
+    SocketDeniedError,
+)
 
 ANSWER_S = 10.0
 """The agent itself answers within 5 s, or says that it could not."""
@@ -89,6 +95,8 @@ def _ask(control_socket: Path, path: str, command: Mapping[str, str] | None) -> 
     except TimeoutError as error:
         problem = f"it listens, but says nothing for {ANSWER_S:g} s"
         raise NoAgentError(control_socket=control_socket, problem=problem) from error
+    except PermissionError as error:
+        raise SocketDeniedError(control_socket=control_socket, uid=os.geteuid()) from error
     except (OSError, http.client.HTTPException) as error:
         problem = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise NoAgentError(control_socket=control_socket, problem=problem) from error

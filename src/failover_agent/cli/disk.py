@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -47,10 +48,14 @@ def history(where: tuple[Place, ...], limit: int) -> list[Transition]:
     """The last transitions in the journals on this disk, newest last."""
     from failover_agent.adapters.journal import read_history
 
-    found: list[Transition] = []
-    for state_dir in _state_dirs(where):
-        found += read_history(state_dir, limit)
-    return sorted(found, key=lambda transition: str(transition["wall"]))[-limit:]
+    # Each in the order in which it was written: somebody may have set the clock.
+    each = [read_history(state_dir, limit) for state_dir in _state_dirs(where)]
+    merged: list[Transition] = [*heapq.merge(*each, key=_wall)]
+    return merged[-limit:]
+
+
+def _wall(transition: Transition) -> str:
+    return str(transition["wall"])
 
 
 def _state_dirs(where: tuple[Place, ...]) -> list[Path]:

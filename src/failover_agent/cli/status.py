@@ -233,10 +233,12 @@ def _facts(status: Mapping[str, Any]) -> Iterator[str]:
         yield _fact("peer", _of_peer(peer))
         if peer["reachable"] and peer["phase"] not in _LEADING:
             yield from map(_bullet, peer["not_ready_because"] or ())
+        yield from _paths(peer)
     if status["lease"]["held"]:
         yield _fact("lease", _of_lease(status["lease"]))
     if status["arbiter"] is not None:
         yield _fact("arbiter", _of_arbiter(status["arbiter"]))
+        yield from _paths(status["arbiter"])
     if status["phase"] == "standby" and not status["ready"]:
         yield _fact("this node", "not ready:")
         yield from map(_bullet, status["not_ready_because"])
@@ -292,6 +294,22 @@ def _of_reachable(peer: Mapping[str, Any]) -> Iterator[str]:
         yield f"heard {length(peer['heartbeat_age_s'])} ago"
     if peer["phase"] not in _LEADING and peer["ready"] is not None:
         yield "ready" if peer["ready"] else "not ready:"
+
+
+def _paths(voter: Mapping[str, Any]) -> Iterator[str]:
+    """The ways to it, where there is more than one; an agent of before knows of none."""
+    paths = voter.get("paths") or ()
+    if len(paths) > 1:
+        yield from (_bullet(_of_path(path)) for path in paths)
+
+
+def _of_path(path: Mapping[str, Any]) -> str:
+    if path["reachable"] is None:
+        return f"{path['endpoint']}: nothing known yet"
+    if path["reachable"]:
+        return f"{path['endpoint']} answers"
+    lasting = "" if path["silent_for_s"] is None else f" for {length(path['silent_for_s'])}"
+    return f"{path['endpoint']} is SILENT{lasting}: {path['error']}"
 
 
 def _of_lease(lease: Mapping[str, Any]) -> str:

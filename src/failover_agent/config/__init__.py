@@ -16,8 +16,8 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_settings import EnvSettingsSource
 
+from failover_agent.config import docker, values
 from failover_agent.config import keys as known
-from failover_agent.config import values
 from failover_agent.config.contradictions import find_contradictions
 from failover_agent.config.files import check_tls, parse, read_password, read_secret
 from failover_agent.config.keys import PREFIX, Keys
@@ -31,7 +31,7 @@ from failover_agent.config.settings import (
     Settings,
     WitnessNode,
 )
-from failover_agent.config.values import ArbiterKind, Unfit, shown
+from failover_agent.config.values import ArbiterKind, shown
 from failover_agent.core.policy import Role
 from failover_agent.errors import ConfigError
 
@@ -88,7 +88,7 @@ def load(config: Path | None = None, role: str | None = None) -> Settings:
     if chosen is Role.WITNESS and not configuration.keys.has_witness:
         mistakes.append(_no_witness(configuration))
     settings = Settings(role=chosen or Role.PRIMARY, configuration=configuration, secret=None)
-    for filled_in in (_with_secret, _with_clusters, _with_password):
+    for filled_in in (_with_secret, _with_clusters, _with_password, _with_engine):
         try:
             settings = filled_in(settings)
         except ConfigError as error:
@@ -115,13 +115,15 @@ def choose_path(config: Path | None = None) -> Path:
 def choose_role(role: str | None = None) -> Role:
     """--role, else FAILOVER_AGENT_ROLE. Raises ConfigError."""
     text = role or os.environ.get(f"{PREFIX}ROLE") or ""
-    if text in {*MEMBERS, Role.WITNESS}:
+    roles = {*MEMBERS, Role.WITNESS}
+    if text in roles:
         return Role(text)
     if text:
         raise ConfigError(
             where="--role" if role else f"{PREFIX}ROLE",
             what=f"{shown(text)} is not a role",
-            todo="It is primary on one host, backup on the other, and witness on a third, where "
+            todo=(f"Did you mean {text.strip().lower()}? " if text.strip().lower() in roles else "")
+            + "It is primary on one host, backup on the other, and witness on a third, where "
             "there is one.",
         )
     raise ConfigError(
@@ -145,8 +147,8 @@ def _examine(path: Path, role: Role | None, mistakes: list[ConfigError]) -> Conf
     find_unknown(source, known.names())
     keys = _keys(source)
     find_contradictions(source, keys, role)
-    docker_host = keys.docker.host or _docker_host_of_environment(source)
-    return Configuration(path=path, keys=keys, docker_host=docker_host)
+    docker_host, docker_files = docker.find_address(source, keys)
+    return Configuration(path, keys, docker_host, docker_files)
 
 
 def _keys(source: Source) -> Keys:
@@ -157,17 +159,6 @@ def _keys(source: Source) -> Keys:
         for problem in error.errors(include_url=False):
             explain(source, problem, known.default(problem["loc"]))
     return Keys(**source.merged())
-
-
-def _docker_host_of_environment(source: Source) -> str:
-    text = os.environ.get("DOCKER_HOST") or values.USUAL_DOCKER_HOST
-    try:
-        return values.check_docker_host(text)
-    except Unfit as unfit:
-        source.mistakes.append(
-            ConfigError(where="environment", what=f"DOCKER_HOST {unfit.what}", todo=unfit.todo)
-        )
-        return values.USUAL_DOCKER_HOST
 
 
 def _no_witness(configuration: Configuration) -> ConfigError:
@@ -215,6 +206,13 @@ def _with_password(settings: Settings) -> Settings:
     return replace(settings, password=read_password(settings.path.parent / keys.password_file))
 
 
+def _with_engine(settings: Settings) -> Settings:
+    """Nothing is added: the files for TLS to the engine are looked at."""
+    if settings.role is not Role.WITNESS:
+        docker.check_files(settings.keys, settings.docker_files)
+    return settings
+
+
 # --- the environment ------------------------------------------------------------------------------
 
 
@@ -233,13 +231,16 @@ def _environment() -> dict[str, Any]:
     for variable, text in os.environ.items():
         name = variable.upper()
         rest = name.removeprefix(PREFIX).lower()
-        if (
-            name.startswith(PREFIX)
-            and name not in _NOT_SETTINGS
-            and (rest.partition("__")[0] not in Keys.model_fields)
-        ):
+        if name.startswith(PREFIX) and name not in _NOT_SETTINGS and not _is_seen(rest):
             texts[rest] = text
     return _typed(texts, Keys)
+
+
+def _is_seen(name: str) -> bool:
+    """Does pydantic look at it: is it a key, or something in a table?"""
+    first, _, rest = name.partition("__")
+    info = Keys.model_fields.get(first)
+    return info is not None and (not rest or known.table_of(info) is not None)
 
 
 def _typed(texts: Mapping[str, Any], model: type[BaseModel]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 
 from failover_agent.config import values
+from failover_agent.config.endpoints import complain_of_list
 from failover_agent.config.keys import SHORTEST_INTERVAL_S, Keys
 from failover_agent.config.mistakes import EXAMPLES, Key, Source
 from failover_agent.config.settings import MEMBERS
@@ -57,23 +58,24 @@ def _endpoints(source: Source, keys: Keys, kind: ArbiterKind) -> None:
             f"Where {where}, as both nodes reach it: "
             f'endpoint = "http://ADDRESS:{USUAL_PORTS[kind]}"',
         )
-    elif kind is ArbiterKind.WITNESS and len(endpoints) > 1:
-        source.add(
-            _ENDPOINT,
-            f"({shown(endpoints)}) is a list of {len(endpoints)}, and more than one way to a "
-            "witness is not in this version yet",
-            f"Name one: {source.assignment(_ENDPOINT, shown(endpoints[0]))}",
-        )
+    elif kind is ArbiterKind.WITNESS:
+        complain_of_list(source, _ENDPOINT, endpoints)
 
 
 def _places(source: Source, keys: Keys) -> None:
-    """The third voter must not die with a node, and must be the same one for both."""
+    """The third voter must not die with a node, and must be the same one for both.
+
+    The members of an etcd may be anywhere, so long as most are elsewhere; a list of ways to a
+    witness leads to one host.
+    """
     node_keys = [(role.value, name) for role in MEMBERS for name in ("endpoint", "port", "bind")]
     if not source.is_fine(_ENDPOINT, *node_keys):
         return
     hosts = [values.address_of(each).host for each in keys.arbiter.endpoint]
     of_nodes = {role: _hosts_of(keys, role) for role in MEMBERS}
-    if hosts and all(map(values.is_loopback, hosts)):
+    is_one_host = keys.arbiter.kind is ArbiterKind.WITNESS
+    is_local = (any if is_one_host else all)(map(values.is_loopback, hosts))
+    if hosts and is_local:
         # All on one machine, to try it out.
         if all(any(map(values.is_loopback, each)) for each in of_nodes.values()):
             _same_port(source, keys)
@@ -87,7 +89,7 @@ def _places(source: Source, keys: Keys) -> None:
         return
     for role, here in of_nodes.items():
         shared = [host for host in hosts if host in here]
-        if not shared or 2 * len(shared) < len(hosts):
+        if not shared or (not is_one_host and 2 * len(shared) < len(hosts)):
             continue
         source.add(
             _ENDPOINT,

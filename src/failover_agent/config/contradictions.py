@@ -5,7 +5,7 @@ What concerns the third voter and the lease is in `arbitration`.
 
 from __future__ import annotations
 
-from failover_agent.config import arbitration, values
+from failover_agent.config import arbitration, endpoints
 from failover_agent.config.files import SHORTEST_SECRET, making_of
 from failover_agent.config.keys import Keys
 from failover_agent.config.mistakes import EXAMPLES, Source
@@ -13,7 +13,7 @@ from failover_agent.config.settings import MEMBERS
 from failover_agent.config.values import shown
 from failover_agent.core.policy import Role
 from failover_agent.errors import SecretError
-from failover_agent.protocol.wire import MOST_CONTAINERS
+from failover_agent.protocol.wire import LONGEST_NAMES, MOST_CONTAINERS
 
 
 def find_contradictions(source: Source, keys: Keys, role: Role | None) -> None:
@@ -26,9 +26,7 @@ def find_contradictions(source: Source, keys: Keys, role: Role | None) -> None:
         _timing(source, keys)
     if not _is_for_a_witness_alone(source, role):
         _containers(source, keys)
-        for member in MEMBERS:
-            _node(source, keys, member)
-        _both_nodes(source, keys)
+        endpoints.find_contradictions(source, keys)
     _security(source, keys, role)
     _later(source, keys)
 
@@ -74,50 +72,14 @@ def _containers(source: Source, keys: Keys) -> None:
     elif len(names) > MOST_CONTAINERS:
         source.add(
             key,
-            f"names {len(names)} containers, and a heartbeat has room for {MOST_CONTAINERS}",
+            f"names {len(names)} containers, and a message has room for {MOST_CONTAINERS}",
             f"Name {MOST_CONTAINERS} or fewer: the ones that must move together.",
         )
-
-
-def _node(source: Source, keys: Keys, role: Role) -> None:
-    other = Role.BACKUP if role is Role.PRIMARY else Role.PRIMARY
-    key, table = (role.value, "endpoint"), keys.table(role)
-    if not source.is_fine(key):
-        return
-    if len(table.endpoint) > 1:
+    elif (length := sum(map(len, names))) > LONGEST_NAMES:
         source.add(
             key,
-            f"({shown(table.endpoint)}) is a list of {len(table.endpoint)}, and more than one way "
-            "to the other node is not in this version yet",
-            f"Name one: {source.assignment(key, shown(table.endpoint[0]))}",
-        )
-    elif not table.endpoint:
-        source.add(
-            key,
-            "is missing: it is the address of the other agent",
-            f"Below [{role}], where does the {other} listen? endpoint = "
-            f'"http://ADDRESS-OF-THE-{other.upper()}:{keys.table(other).port}"',
-        )
-    elif source.is_fine((role.value, "port"), (role.value, "bind")) and values.is_own_address(
-        values.parse_endpoint(table.endpoint[0]), table.bind, table.port
-    ):
-        source.add(
-            key,
-            f"({table.endpoint[0]}) is where the {role} itself listens (bind {table.bind}, port "
-            f"{table.port})",
-            f"Write the address of the other agent, the {other}.",
-        )
-
-
-def _both_nodes(source: Source, keys: Keys) -> None:
-    first, second = ("primary", "endpoint"), ("backup", "endpoint")
-    if source.is_fine(first, second) and keys.primary.endpoint == keys.backup.endpoint:
-        source.add(
-            second,
-            f"({keys.backup.endpoint[0]}) is the same as that of [primary], and so one of the two "
-            "nodes would talk to itself",
-            "Each names the OTHER agent: below [primary] the address of the backup, below [backup] "
-            "that of the primary.",
+            f"has names of {length} letters together, and a message has room for {LONGEST_NAMES}",
+            "Give the containers shorter names.",
         )
 
 

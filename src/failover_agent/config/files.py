@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import shlex
@@ -19,11 +20,14 @@ SHORTEST_SECRET = 16
 LONGEST_SECRET = 4096
 
 
+class _NoFileError(OSError):
+    """Something else has that name."""
+
+
 def parse(path: Path) -> dict[str, Any]:
     """The file as TOML. Raises ConfigError."""
     try:
-        with path.open("rb") as file:
-            content = file.read(LONGEST_FILE + 1)
+        content, _ = _read(path, LONGEST_FILE + 1)
     except FileNotFoundError as error:
         raise ConfigError(
             where=str(path),
@@ -35,7 +39,7 @@ def parse(path: Path) -> dict[str, Any]:
         raise ConfigError(
             where=str(path),
             what=f"the file cannot be read ({error.strerror or error}{_permissions(path)})",
-            todo="Run as its owner or as root, or name another one with --config.",
+            todo=f"{_way_to_read(path, error)}, or name another one with --config.",
         ) from error
     if len(content) > LONGEST_FILE:
         raise ConfigError(
@@ -58,21 +62,73 @@ def parse(path: Path) -> dict[str, Any]:
         raise _syntax_error(path, text, error) from error
 
 
+def _read(path: Path, most: int) -> tuple[bytes, os.stat_result]:
+    """The first `most` bytes of a regular file, and its status. Raises OSError.
+
+    A directory, a pipe or a device is an error too: it might have no end, or never begin.
+    """
+    _refuse_no_file(path.stat())
+    # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        status = os.fstat(file.fileno())
+        _refuse_no_file(status)
+        return file.read(most), status
+
+
+def _refuse_no_file(status: os.stat_result) -> None:
+    if stat.S_ISREG(status.st_mode):
+        return
+    kinds = {stat.S_IFDIR: "a directory", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+    kind = kinds.get(stat.S_IFMT(status.st_mode), "a device")
+    raise _NoFileError(errno.EINVAL, f"it is {kind} and no file")
+
+
+def _way_to_read(path: Path, error: OSError) -> str:
+    """How to come to what cannot be read; the beginning of a sentence."""
+    quoted = shlex.quote(str(path))
+    if error.errno in {errno.EACCES, errno.EPERM}:
+        return "Run as its owner or as root"
+    if error.errno == errno.ELOOP:
+        return f"The links lead round in a circle: mend them (`namei -l {quoted}` shows each)"
+    if error.errno == errno.EIO:
+        return "Look at the disk (`dmesg`)"
+    return "Name the file itself" if isinstance(error, _NoFileError) else "Mend the name"
+
+
+_QUOTES = re.compile("[\u2018\u2019\u201c\u201d\u00ab\u00bb]")
+"""Those of a word processor."""
+
+
 def _syntax_error(path: Path, text: str, error: Exception) -> ConfigError:
     message, _, place = str(error).partition(" (at ")
     found = re.match(r"line (\d+), column (\d+)", place)
     lines = text.splitlines()
     number = int(found[1]) if found else len(lines)
-    line = lines[number - 1].strip() if 0 < number <= len(lines) else ""
+    # Where something was never closed the last line is nothing but the last one of the file.
+    line = lines[number - 1].strip() if found and 0 < number <= len(lines) else ""
     column = f", column {found[2]}" if found else ""
-    if line.startswith("secret"):
-        line = "secret ..."
+    todo = "Text stands in double quotes, lists in [ ], and no setting is given twice."
+    if _QUOTES.search(line):
+        todo = 'Its quotes are those of a word processor: write plain ones, ".'
+    if any(word in line.lower() for word in ("secret", "password")):
+        line = f"{re.split(r'[^A-Za-z_.]', line)[0]} ..."
+    if line:
+        todo = f"The line reads `{line[:60]}`. {todo}"
     return ConfigError(
         where=f"{path}, line {number}{column}",
-        what=f"this is not TOML: {message[:1].lower()}{message[1:]}",
-        todo=f"The line reads `{line[:60]}`. Text stands in double quotes, lists in [ ], and no "
-        "setting is given twice.",
+        what=f"this is not TOML: {_in_words(message)}",
+        todo=todo,
     )
+
+
+def _in_words(message: str) -> str:
+    """What tomllib says, without its own inner names."""
+    if message == "Cannot overwrite a value":
+        return "this setting is given twice"
+    if message.startswith("Cannot declare ("):
+        names = re.findall("'([^']+)'", message)
+        return f"[{'.'.join(names)}] is there twice"
+    return f"{message[:1].lower()}{message[1:]}"
 
 
 def _permissions(path: Path) -> str:
@@ -93,13 +149,14 @@ def making_of(path: Path) -> str:
 
 
 def read_secret(path: Path) -> bytes:
-    """The shared secret, without the newline at its end. Raises SecretError."""
+    """The shared secret, without blanks and newlines around it. Raises SecretError."""
     make = making_of(path)
-    secret = _read_private(path, f"make it with {make}")
-    if len(secret.strip()) < SHORTEST_SECRET:
+    # An editor may have left blank lines on one of the hosts.
+    secret = _read_private(path, f"make it with {make}").strip()
+    if len(secret) < SHORTEST_SECRET:
         raise SecretError(
             where=str(path),
-            what=f"the secret has {len(secret.strip())} bytes, and fewer than {SHORTEST_SECRET} "
+            what=f"the secret has {len(secret)} bytes, and fewer than {SHORTEST_SECRET} "
             "can be guessed",
             todo=f"Make a new one with {make} and copy it to the other node.",
         )
@@ -129,28 +186,26 @@ def _read_private(path: Path, making: str) -> bytes:
     """
     quoted = shlex.quote(str(path))
     try:
-        # O_NONBLOCK: opening a pipe that nobody writes to would wait for ever.
-        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
-            status = os.fstat(file.fileno())
-            if not stat.S_ISREG(status.st_mode):
-                raise SecretError(
-                    where=str(path),
-                    what="the secret is not in a regular file",
-                    todo=f"Name another one, or {making}.",
-                )
-            content = file.read(LONGEST_SECRET + 1)
+        content, status = _read(path, LONGEST_SECRET + 1)
     except FileNotFoundError as error:
+        todo = "Copy it from the other node, with its mode. If neither has one, "
+        todo += f"{making} and copy it there."
+        if "~" in path.parts:
+            todo = "Nobody's home is meant by ~ here: write the whole path."
+        raise SecretError(
+            where=str(path), what="there is no file with the secret", todo=todo
+        ) from error
+    except _NoFileError as error:
         raise SecretError(
             where=str(path),
-            what="there is no file with the secret",
-            todo="Copy it from the other node, with its mode. If neither has one, "
-            f"{making} and copy it there.",
+            what=f"the secret cannot be read ({error.strerror})",
+            todo="Name the file that it is in.",
         ) from error
     except OSError as error:
         raise SecretError(
             where=str(path),
-            what=f"the secret cannot be read ({error.strerror or error})",
-            todo=f"Run as its owner or as root; `ls -l {quoted}` names the owner.",
+            what=f"the secret cannot be read ({error.strerror or error}{_permissions(path)})",
+            todo=f"{_way_to_read(path, error)}. `ls -l {quoted}` names its owner.",
         ) from error
     if stat.S_IMODE(status.st_mode) & 0o077:
         raise SecretError(
@@ -168,8 +223,13 @@ def _read_private(path: Path, making: str) -> bytes:
     return content.removesuffix(b"\n").removesuffix(b"\r")
 
 
-def check_tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | None) -> None:
-    """Can the certificates be used, and do they fit each other? Raises ConfigError."""
+def check_tls(
+    ca_file: Path | None, cert_file: Path | None, key_file: Path | None, table: str = "[arbiter]"
+) -> None:
+    """Can the certificates be used, and do they fit each other? `table`: who names them.
+
+    Raises ConfigError.
+    """
     import ssl  # not every command that reads the configuration needs it
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -177,13 +237,13 @@ def check_tls(ca_file: Path | None, cert_file: Path | None, key_file: Path | Non
         if ca_file is not None:
             context.load_verify_locations(ca_file)
     except (OSError, ValueError) as error:
-        raise _unusable("ca_file", ca_file, error) from error
+        raise _unusable(f"{table} ca_file", ca_file, error) from error
     try:
         if cert_file is not None:
             # An empty passphrase: a key that has one would ask for it on the terminal.
             context.load_cert_chain(cert_file, key_file, password="")
     except (OSError, ValueError) as error:
-        raise _unusable("cert_file", cert_file, error, key_file) from error
+        raise _unusable(f"{table} cert_file", cert_file, error, key_file) from error
 
 
 def _unusable(
@@ -192,13 +252,14 @@ def _unusable(
     """Of a missing file ssl says no more than that it is missing, and not which."""
     missing = next((each for each in (path, key_file) if each and not _is_readable(each)), None)
     if missing is not None:
-        name, problem = ("key_file" if missing == key_file else name), "it cannot be read"
+        name = name.replace("cert_file", "key_file") if missing == key_file else name
+        problem = _why_not_readable(missing)
     else:
         reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
         problem = str(reason).replace("_", " ").lower()
     beside = f" with key_file {key_file}" if missing is None and key_file is not None else ""
     return ConfigError(
-        where=f"[arbiter] {name} = {missing or path}{beside}",
+        where=f"{name} = {missing or path}{beside}",
         what=f"it cannot be used ({problem})" if missing is None else problem,
         todo="It is a file in PEM, readable for the agent; the key has no passphrase, and belongs "
         "to the certificate.",
@@ -206,9 +267,16 @@ def _unusable(
 
 
 def _is_readable(path: Path) -> bool:
+    return not _why_not_readable(path)
+
+
+def _why_not_readable(path: Path) -> str:
+    """Empty where it can be read."""
     try:
         with path.open("rb") as file:
             file.read(1)
-    except OSError:
-        return False
-    return True
+    except FileNotFoundError:
+        return "there is no such file"
+    except OSError as error:
+        return f"it cannot be read ({error.strerror or error}{_permissions(path)})"
+    return ""

@@ -31,6 +31,10 @@ PREFIX = "FAILOVER_AGENT_"
 
 SHORTEST_TIMEOUT_S = 1.0
 SHORTEST_INTERVAL_S = 0.1
+LONGEST_S = 86_400.0
+"""A day: what is longer was meant in another unit, and an engine would count it wrongly."""
+LONGEST_WINDOW_S = 30 * LONGEST_S
+MOST = 1000
 
 WORDS = "in the environment it is one line of words, and not a list with commas"
 """Marks a list that may be written as a command line."""
@@ -54,9 +58,12 @@ def _check_arbiter_endpoint(text: str, info: ValidationInfo) -> str:
     return values.check_arbiter_endpoint(text, neighbours.get("kind"))
 
 
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Grace = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+Seconds = Annotated[float, Field(gt=0, le=LONGEST_S, allow_inf_nan=False)]
+Interval = Annotated[
+    float, Field(ge=SHORTEST_INTERVAL_S, le=LONGEST_LEASE_S / 2, allow_inf_nan=False)
+]
+Grace = Annotated[float, Field(ge=0, le=LONGEST_S, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=0, le=MOST)]
 Port = Annotated[int, Field(ge=1, le=65535)]
 Host = Annotated[str, AfterValidator(values.check_host)]
 Container = Annotated[str, AfterValidator(values.check_container)]
@@ -135,7 +142,11 @@ class DockerKeys(_Table):
     """[docker]"""
 
     host: Annotated[str, AfterValidator(values.check_docker_host)] | None = None
-    stop_timeout: Count | None = None
+    tls_verify: bool | None = None
+    ca_file: File | None = None
+    cert_file: File | None = None
+    key_file: File | None = None
+    stop_timeout: Annotated[int, Field(ge=0, le=int(LONGEST_S))] | None = None
     start_timeout: Seconds = 60.0
 
 
@@ -156,8 +167,8 @@ class Keys(BaseSettings):
     cluster: Cluster = "default"
     containers: Annotated[tuple[Container, ...], Field(strict=False)] = ()
 
-    heartbeat_interval: Annotated[float, Field(ge=SHORTEST_INTERVAL_S, allow_inf_nan=False)] = 1.0
-    check_heartbeat_interval: Seconds = 1.0
+    heartbeat_interval: Interval = 1.0
+    check_heartbeat_interval: Interval = 1.0
     heartbeat_timeout: Annotated[
         float, Field(ge=SHORTEST_TIMEOUT_S, le=LONGEST_LEASE_S, allow_inf_nan=False)
     ] = 10.0
@@ -172,8 +183,10 @@ class Keys(BaseSettings):
     on_engine_lost: Annotated[OnEngineLost, Field(strict=False)] = OnEngineLost.STAY
     restart_attempts: Count = 3
     restart_policy: Annotated[RestartPolicyMode, Field(strict=False)] = RestartPolicyMode.MANAGE
-    max_failovers: Annotated[int, Field(ge=1)] = 3
-    failover_window: Seconds = 3600.0
+    max_failovers: Annotated[int, Field(ge=1, le=MOST)] = 3
+    failover_window: Annotated[float, Field(gt=0, le=LONGEST_WINDOW_S, allow_inf_nan=False)] = (
+        3600.0
+    )
     failback: str = "manual"
     failback_delay: Seconds = 300.0
     fence_command: Command = ()

@@ -44,6 +44,7 @@ EXAMPLES: Mapping[str, str] = {
 _HIDDEN = frozenset({"secret", "password"})
 
 _TOO_SMALL: Mapping[Key, str] = {
+    ("check_heartbeat_interval",): "more often costs a processor and finds nothing sooner",
     ("heartbeat_timeout",): "a host under load is late by tenths of a second without being dead",
     ("heartbeat_interval",): "timers of a host under load are late by more than that",
     ("max_failovers",): "with none the pair would never fail over",
@@ -100,7 +101,7 @@ class Source:
     def assignment(self, key: Key, value: str) -> str:
         """What to write so that `key` has `value` (as in TOML)."""
         if _has(self.environment, key):
-            return f"{self.variable(key)}={value}"
+            return f"{self.variable(key)}={value.strip(chr(34))}"  # quotes would be part of it
         return f"{key[-1]} = {value}"
 
     def default_note(self, key: Key) -> str:
@@ -115,9 +116,20 @@ class Source:
                 table = table.get(part) if isinstance(table, dict) else None
             if isinstance(table, dict):
                 table.pop(key[-1], None)
+        self.environment = _without_empty(self.environment)
 
     def _where(self, key: Key) -> str:
         return "environment" if _has(self.environment, key) else str(self.path)
+
+
+def _without_empty(data: dict[str, Any]) -> dict[str, Any]:
+    """The environment has tables only for what is in them."""
+    kept = {}
+    for name, value in data.items():
+        left = _without_empty(value) if isinstance(value, dict) else value
+        if left != {}:
+            kept[name] = left
+    return kept
 
 
 def _merged(low: dict[str, Any], high: dict[str, Any]) -> dict[str, Any]:
@@ -149,19 +161,27 @@ def _value_or_none(data: Any, key: Key) -> Any:
 def find_unknown(source: Source, known: Mapping[str, Any]) -> None:
     """Complain of every key that is not in `known`: names to None, tables to their own names."""
     for data in (source.file, source.environment):
-        for key in list(_unknown(data, known, ())):
+        is_environment = data is source.environment
+        for key in list(_unknown(data, known, (), is_environment=is_environment)):
             is_table = isinstance(_value_or_none(data, key), dict)
             _complain_of_unknown(source, key, known, is_table=is_table)
             source.drop(key)
 
 
-def _unknown(data: dict[str, Any], known: Mapping[str, Any], above: Key) -> Iterator[Key]:
+def _unknown(
+    data: dict[str, Any], known: Mapping[str, Any], above: Key, *, is_environment: bool
+) -> Iterator[Key]:
+    """In the file a table in place of a value is a value of the wrong kind; a variable has "__" in
+    its name once too often.
+    """
     for name, value in data.items():
         below = known.get(name, known.get(EACH))
         if name not in known and EACH not in known:
             yield (*above, name)
+        elif below is None and is_environment and isinstance(value, dict):
+            yield from ((*above, name, part) for part in value)
         elif isinstance(below, Mapping) and isinstance(value, dict):
-            yield from _unknown(value, below, (*above, name))
+            yield from _unknown(value, below, (*above, name), is_environment=is_environment)
 
 
 def _table(known: Mapping[str, Any], key: Key) -> Mapping[str, Any]:
@@ -181,7 +201,8 @@ def _complain_of_unknown(
     in_environment = _has(source.environment, key)
     if in_environment:
         by_text = {"__".join(other): other for other in everything}
-        likely = values.closest("__".join(key), by_text)
+        deeper = "__".join(table)  # with one name too many
+        likely = deeper if deeper in by_text else values.closest("__".join(key), by_text)
         meant_keys = [by_text[likely]] if likely else []
         todo = f"Did you mean {source.variable(meant_keys[0])}?" if meant_keys else "Unset it."
         source.add(key, "is not a setting", todo)
@@ -252,7 +273,7 @@ def _explanation(
     source: Source, key: Key, error: Mapping[str, Any], default: object
 ) -> tuple[str, str]:
     value, context = error["input"], error.get("ctx", {})
-    given = "(not shown here)" if key[-1] in _HIDDEN else f"({shown(value)})"
+    given = "(not shown here)" if _HIDDEN & {*key} else f"({shown(value)})"
     usual = EXAMPLES.get(key[-1]) or shown(_number(default))
     such_as = f"Write {source.assignment(key, usual)}, for example."
     match error["type"]:
@@ -264,13 +285,18 @@ def _explanation(
             return f"{given} must be a whole number", such_as
         case "bool_type":
             return f"{given} must be true or false, without quotes", such_as
+        case "string_type" | "path_type" if isinstance(value, list | dict):
+            return f"{given} must be text", such_as
         case "string_type" | "path_type":
             quoted = '"..."' if key[-1] in _HIDDEN else f'"{value}"'
             return f"{given} must be text", f"Put it in double quotes: {quoted}."
+        case "tuple_type" if key[-1] == "endpoint":
+            return f"{given} must be text, or a list of texts", such_as
         case "tuple_type":
             if _has(source.environment, key):
                 return f"{given} must be a list", f"Write {source.variable(key)}=db,web."
-            example = f"[{shown(value)}]" if isinstance(value, str) else usual
+            words = value.replace(",", " ").split() if isinstance(value, str) else ()
+            example = shown(words) if words else usual
             return f"{given} must be a list", f"Write {key[-1]} = {example}."
         case "greater_than":
             return f"{given} must be above {context['gt']:g}", such_as
@@ -285,13 +311,19 @@ def _explanation(
             wanted = str(context["expected"]).replace("'", '"')
             meant = values.closest(value, _words(wanted)) if isinstance(value, str) else None
             return f"{given} must be {wanted}", f'Did you mean "{meant}"?' if meant else such_as
-        case "model_type" | "dict_type":
-            return (
-                f"{given} must be a table",
-                f"Write [{'.'.join(key)}] on a line of its own, and its settings below it.",
-            )
+        case "model_type" | "dict_type":  # not shown: it may hold a secret
+            return "must be a table", _table_of_its_own(source, key, value)
         case _:
             return f"{given} cannot be used: {error['msg']}", such_as
+
+
+def _table_of_its_own(source: Source, key: Key, value: object) -> str:
+    name = ".".join(key)
+    if _has(source.environment, key):
+        return f"Set a variable for each of its settings: {source.variable((*key, 'name'))}=..."
+    if isinstance(value, list):
+        return f"Write [{name}] with one bracket on each side: with two it is a list."
+    return f"Write [{name}] on a line of its own, and its settings below it."
 
 
 def _number(default: object) -> object:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from failover_agent.config import values
 from failover_agent.config.values import ArbiterKind
 from failover_agent.core.policy import Policy, Role
+from failover_agent.guard.engine import NO_FILES, TlsFiles
 
 if TYPE_CHECKING:
     from failover_agent.config.keys import Keys
@@ -22,25 +23,26 @@ MEMBERS = (Role.PRIMARY, Role.BACKUP)
 class Node:
     """One node of the pair, or the witness, with the defaults that depend on the cluster filled in.
 
-    A witness speaks to nobody: its `endpoint` is "".
+    `endpoints` are the ways to the other node, the usual one first. A witness speaks to nobody, and
+    has none.
     """
 
     role: Role
     bind: str
     port: int
-    endpoint: str
+    endpoints: tuple[str, ...]
     state_dir: Path
     control_socket: Path
 
     @property
     def peer(self) -> Role:
-        """The role at the other end of `endpoint`."""
+        """The role at the other end of `endpoints`."""
         return Role.BACKUP if self.role is Role.PRIMARY else Role.PRIMARY
 
     @property
     def peer_host(self) -> str:
-        """The host in `endpoint`, without brackets."""
-        return values.address_of(self.endpoint).host
+        """The host in the first of `endpoints`, without brackets."""
+        return values.address_of(self.endpoints[0]).host
 
     @property
     def lease_file(self) -> Path:
@@ -55,7 +57,7 @@ class Node:
 class Arbiter:
     """The third voter, as a node reaches it. The files are readable, and fit each other.
 
-    An etcd has any number of `endpoints`, all of one cluster; a witness has one.
+    An etcd has any number of `endpoints`, all of one cluster; those of a witness are ways to it.
     """
 
     kind: ArbiterKind
@@ -97,6 +99,7 @@ class Configuration:
     path: Path
     keys: Keys
     docker_host: str
+    docker_files: TlsFiles = NO_FILES
 
     @property
     def roles(self) -> tuple[Role, ...]:
@@ -113,7 +116,7 @@ class Configuration:
                 role=role,
                 bind=witness.bind,
                 port=witness.port,
-                endpoint="",
+                endpoints=(),
                 state_dir=witness.state_dir,
                 control_socket=witness.control_socket,
             )
@@ -122,7 +125,7 @@ class Configuration:
             role=role,
             bind=table.bind,
             port=table.port,
-            endpoint=next(iter(table.endpoint), ""),
+            endpoints=table.endpoint,
             state_dir=table.state_dir or Path("/var/lib/failover-agent", cluster),
             control_socket=table.control_socket or Path(f"/run/failover-agent/{cluster}.sock"),
         )
@@ -221,8 +224,16 @@ class Settings:
 
     @property
     def docker_host(self) -> str:
-        """Where the engine listens: docker.host, else DOCKER_HOST, else the usual socket."""
+        """Where the engine listens: docker.host, else DOCKER_HOST, else the usual socket.
+
+        unix:///PATH, tcp://HOST:PORT, and with TLS https://HOST:PORT.
+        """
         return self.configuration.docker_host
+
+    @property
+    def docker_files(self) -> TlsFiles:
+        """With TLS: who signed the engine's certificate, and what is shown to it."""
+        return self.configuration.docker_files
 
     def policy(self, role: Role | None = None) -> Policy:
         """What the core of `role` decides by; of this node's, if none is named."""

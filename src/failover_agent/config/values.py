@@ -25,7 +25,10 @@ USUAL_DOCKER_HOST = "unix:///var/run/docker.sock"
 
 _CONTAINER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]+")
 _CLUSTER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}")
-_HOST_NAME = re.compile(r"[A-Za-z0-9_]([A-Za-z0-9_.-]{0,252}[A-Za-z0-9_.])?")
+_LABEL = r"[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+_HOST_NAME = re.compile(rf"{_LABEL}(\.{_LABEL})*\.?")
+LONGEST_HOST_NAME = 254
+"""Letters, with a dot at its end."""
 
 
 @unique
@@ -50,7 +53,7 @@ class Unfit(ValueError):  # noqa: N818 - it never leaves config.py, which makes 
 
 def shown(value: object) -> str:
     """A value as one would write it in TOML, cut to what fits in a sentence."""
-    if isinstance(value, bool | str | list | tuple) or value is None:
+    if isinstance(value, bool | str | list | tuple | dict) or value is None:
         text = json.dumps(value, ensure_ascii=False, default=str)
     else:
         text = str(value)
@@ -73,7 +76,7 @@ def from_text(text: str, kinds: frozenset[type]) -> object:
             except (ValueError, RecursionError):
                 return text
             return listed
-        return [part.strip() for part in text.split(",")]
+        return [part.strip() for part in text.split(",")] if text.strip() else []
     if bool in kinds:
         return {"true": True, "false": False}.get(text.strip().lower(), text)
     for kind in (int, float):
@@ -103,8 +106,11 @@ def parse_endpoint(text: str, *, tls: bool = False, usual_port: int = 8000) -> A
     """The address in "http://HOST:PORT", with `tls` also in "https://...". Raises Unfit."""
     if text != text.strip() or not text.isprintable() or " " in text:
         raise Unfit(f"({shown(text)}) has blanks in it", 'Write it as "http://HOST:PORT".')
+    if "," in text:
+        each = [part if "://" in part else f"http://{part}" for part in text.split(",") if part]
+        raise Unfit(f"({shown(text)}) is more than one address", f"Write a list: {shown(each)}.")
     if "://" not in text:
-        host = text or f"HOST:{usual_port}"
+        host = re.sub(r"^https?:/?", "", text) or f"HOST:{usual_port}"
         raise Unfit(f"({shown(text)}) has no scheme", f'Write "http://{host}".')
     try:
         parts = urlsplit(text)
@@ -123,21 +129,43 @@ def parse_endpoint(text: str, *, tls: bool = False, usual_port: int = 8000) -> A
         )
     if "@" in parts.netloc or parts.path not in {"", "/"} or "?" in text or "#" in text:
         plain = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        raise Unfit(f"({shown(text)}) is more than an address", f'Write "{plain}" and no more.')
+        given = shown(re.sub("//[^/]*@", "//...@", text))  # a password is nobody else's business
+        raise Unfit(f"({given}) is more than an address", f'Write "{plain}" and no more.')
     if parts.netloc.count(":") > 1 and "[" not in parts.netloc:
         raise _unfit_netloc(text, ValueError())
     host = parts.hostname or ""
     if not _is_host(host):
-        raise Unfit(f"({shown(text)}) names no host", 'Write it as "http://HOST:PORT".')
+        problem = f"names {shown(host)}, which is no host name and no IP address"
+        problem = problem if host else "names no host"
+        raise Unfit(f"({shown(text)}) {problem}", 'Write it as "http://HOST:PORT".')
     if not port:
         fixed = f"{parts.scheme}://{Address(host, usual_port)}"
         raise Unfit(f"({shown(text)}) names no port", f'Write "{fixed}".')
-    if _is_unspecified(host):
+    if is_unspecified(host):
         raise Unfit(
             f"({shown(text)}) is every address of a host and so nobody's",
             "Write the address at which this node reaches the other one.",
         )
+    _refuse_unreachable(text, host)
     return Address(host, port)
+
+
+def _refuse_unreachable(text: str, host: str) -> None:
+    """Addresses that nobody can be called at from another host. Raises Unfit."""
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        return
+    if address.is_multicast or str(address) == "255.255.255.255":
+        raise Unfit(
+            f"({shown(text)}) is the address of many hosts",
+            "Write the address of the one that is meant.",
+        )
+    if address.version == 6 and address.is_link_local and not address.scope_id:
+        raise Unfit(
+            f"({shown(text)}) means something else on every wire (link-local)",
+            "Give the hosts addresses of their own there, such as fd00::1 and fd00::2.",
+        )
 
 
 def check_arbiter_endpoint(text: str, kind: ArbiterKind | None) -> str:
@@ -191,11 +219,11 @@ def is_own_address(endpoint: Address, bind: str, port: int) -> bool:
     """Would a message to `endpoint` certainly come back to who listens on `bind`:`port`?"""
     if endpoint.port != port:
         return False
-    return endpoint.host == bind.lower() or (_is_unspecified(bind) and is_loopback(endpoint.host))
+    return endpoint.host == bind.lower() or (is_unspecified(bind) and is_loopback(endpoint.host))
 
 
 def check_docker_host(text: str) -> str:
-    """Where the engine listens, as unix:///PATH or tcp://HOST:PORT. Raises Unfit."""
+    """Where the engine listens: unix:///PATH, tcp://HOST:PORT, https://HOST:PORT. Raises Unfit."""
     scheme, separator, rest = text.partition("://")
     if not separator:
         fixed = f"unix://{text}" if text.startswith("/") else USUAL_DOCKER_HOST
@@ -208,15 +236,17 @@ def check_docker_host(text: str) -> str:
                 f"({shown(text)}) needs the whole path of the socket",
                 f'Write "{USUAL_DOCKER_HOST}", with three slashes.',
             )
-        case "tcp" | "http":
+        case "tcp" | "http" | "https":
             address = _address(rest.removesuffix("/"))
             if address is None:
-                raise Unfit(f"({shown(text)}) needs a host and a port", 'Write "tcp://HOST:2375".')
-            return f"tcp://{address}"
-        case "https":
+                usual = "https://HOST:2376" if scheme == "https" else "tcp://HOST:2375"
+                raise Unfit(f"({shown(text)}) needs a host and a port", f'Write "{usual}".')
+            return f"https://{address}" if scheme == "https" else f"tcp://{address}"
+        case "ssh":
             raise Unfit(
-                f"({shown(text)}) asks for TLS, which is not in this version yet",
-                f'Use the socket of the host: "{USUAL_DOCKER_HOST}".',
+                f"({shown(text)}) goes through a login, which an agent cannot keep alive",
+                f'An agent runs on the host of its engine: write "{USUAL_DOCKER_HOST}"; or '
+                '"https://HOST:2376" for an engine with TLS.',
             )
         case _:
             raise Unfit(
@@ -240,7 +270,19 @@ def _port(text: str) -> int | None:
 
 
 def _is_host(text: str) -> bool:
-    return _is_ipv6(text) or (":" not in text and _HOST_NAME.fullmatch(text) is not None)
+    if re.fullmatch(r"[0-9.]+", text):
+        return _is_ipv4(text)
+    return _is_ipv6(text) or (
+        len(text) <= LONGEST_HOST_NAME and _HOST_NAME.fullmatch(text) is not None
+    )
+
+
+def _is_ipv4(text: str) -> bool:
+    try:
+        ipaddress.IPv4Address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_ipv6(text: str) -> bool:
@@ -251,7 +293,7 @@ def _is_ipv6(text: str) -> bool:
     return True
 
 
-def _is_unspecified(host: str) -> bool:
+def is_unspecified(host: str) -> bool:
     try:
         return ipaddress.ip_address(host).is_unspecified
     except ValueError:
@@ -301,9 +343,17 @@ def check_command(words: tuple[str, ...]) -> tuple[str, ...]:
 
 # --- names and paths ------------------------------------------------------------------------------
 
+AGENT = "failover-agent"
+"""The name of an agent's container in compose.yaml, and the title of its image."""
+
 
 def check_container(name: str) -> str:
-    """A name that Docker would take for a container. Raises Unfit."""
+    """A name that Docker would take for a container, and not for an agent's own. Raises Unfit."""
+    if name.strip().removeprefix("/") == AGENT:
+        raise Unfit(
+            f"({shown(name)}) is the container that the agent itself runs in (compose.yaml)",
+            "Leave it out: an agent that stopped it would stop itself.",
+        )
     if _CONTAINER.fullmatch(name):
         return name
     if _CONTAINER.fullmatch(name.strip().removeprefix("/")):

@@ -6,9 +6,10 @@ A sentence holds no running number, so that an alarm is one condition from its s
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
-from failover_agent.core import containers, following, leases, reports
+from failover_agent.core import containers, following, leases, paths, reports
+from failover_agent.core.changing import replace
+from failover_agent.core.managed import some
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     FOREVER,
@@ -29,16 +30,19 @@ def refresh(turn: Turn) -> None:
     """Open the alarms whose condition holds and end the others; one that stays keeps its start."""
     before = turn.state.alarms
     after: dict[str, Alarm] = {}
-    for code, sentence in _conditions(turn.state, turn.now, turn.policy):
-        since_s = before[code].since_s if code in before else turn.now
-        after.setdefault(code, Alarm(code=code, sentence=sentence, since_s=since_s))
+    for name, sentence in _conditions(turn.state, turn.now, turn.policy):
+        since_s = before[name].since_s if name in before else turn.now
+        code = name.partition(" ")[0]
+        after.setdefault(name, Alarm(code=code, sentence=sentence, since_s=since_s))
     if after != before:
         turn.state = replace(turn.state, alarms=after)
 
 
 def _conditions(state: State, now: float, policy: Policy) -> Iterator[tuple[str, str]]:
+    """Each under its code, and under "CODE WHICH" where there may be several of that code."""
     yield from _of_the_record(state)
     yield from _of_the_set_up(state, now, policy)
+    yield from _of_the_paths(state, now, policy)
     if state.is_holding:
         yield from _of_a_leader(state, now, policy)
     else:
@@ -57,9 +61,9 @@ def _of_the_record(state: State) -> Iterator[tuple[str, str]]:
 
 
 def _of_the_set_up(state: State, now: float, policy: Policy) -> Iterator[tuple[str, str]]:
-    for conflict in state.conflicts.values():
-        if now - conflict.seen_at_s <= policy.promise_length_s:
-            yield conflict.kind, conflict.detail
+    for conflict in reports.open_conflicts(state, now, policy):
+        which = f" {conflict.endpoint}" if paths.is_one_of_several(state, conflict.endpoint) else ""
+        yield f"{conflict.kind}{which}", conflict.detail
     if reports.differing_fingerprint(state, policy):
         yield "fingerprint_differs", reports.FINGERPRINT_DIFFERS
     for peer in state.peers.values():
@@ -71,11 +75,21 @@ def _of_the_set_up(state: State, now: float, policy: Policy) -> Iterator[tuple[s
             )
 
 
+def _of_the_paths(state: State, now: float, policy: Policy) -> Iterator[tuple[str, str]]:
+    """One that leads astray has its alarm, and a peer that is silent altogether too."""
+    astray = {one.endpoint for one in reports.open_conflicts(state, now, policy)}
+    for peer in state.peers.values():
+        for path in paths.lost(peer, now, policy):
+            if path.endpoint not in astray:
+                yield f"path_lost {path.endpoint}", paths.why_lost(peer, path)
+
+
 def differing_settings(peer: PeerView, policy: Policy) -> tuple[str, ...]:
     """The names of the settings that should be equal on both nodes and are not."""
-    if not peer.settings:
+    profile = peer.profile
+    if profile is None or not profile.settings or profile.settings == policy.settings:
         return ()
-    theirs: Mapping[str, str] = dict(peer.settings)
+    theirs: Mapping[str, str] = dict(profile.settings)
     return tuple(name for name, value in policy.settings if theirs.get(name) != value)
 
 
@@ -90,7 +104,7 @@ def _of_a_leader(state: State, now: float, policy: Policy) -> Iterator[tuple[str
     if state.phase is not Phase.PROMOTING:
         down = containers.beyond_repair(state, now, policy)
         if down:
-            yield "container_down", f"down beyond restart_grace_period: {', '.join(down)}"
+            yield "container_down", f"down beyond restart_grace_period: {', '.join(some(down))}"
     if state.phase is Phase.FAILED:
         yield "failed", f"not everything could be started or stopped: {state.failed_because}"
     if containers.is_service_lost_with_engine(state, now, policy):
@@ -145,9 +159,9 @@ def _of_a_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[s
         yield "held", _why_held(state)
     if state.overlap is not None and state.overlap.ended_at_s is None:
         yield "two_actives", "containers run here though the peer is active: they are being stopped"
-    strays = following.strays(state)
+    strays = state.containers.alive
     if strays and state.phase is Phase.STANDBY:
-        yield "stray_container", f"runs on a standby: {', '.join(strays)}"
+        yield "stray_container", f"runs on a standby: {', '.join(some(strays))}"
     if not any(reports.is_reachable(state.peers[role], now, policy) for role in policy.others):
         yield from _of_a_lone_follower(state, now, policy)
     elif state.refused_because and _is_leaderless_too_long(state, now, policy):
@@ -228,3 +242,8 @@ def _of_no_majority(state: State, now: float, policy: Policy) -> Iterator[tuple[
 def _of_the_engine(state: State) -> Iterator[tuple[str, str]]:
     if state.engine.reachable is False:
         yield "engine_lost", f"the Docker Engine does not answer: {state.engine.error}"
+    if state.engine.withheld:
+        yield "engine_withholds", f"a container's death is seen late: {state.engine.withheld}"
+    if state.engine.policy_error and state.containers.self_starting:
+        why = f"its restart policy could not be set to no: {state.engine.policy_error}"
+        yield "restart_policy", f"after a boot Docker may start a container by itself: {why}"

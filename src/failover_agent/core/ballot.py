@@ -12,10 +12,11 @@ heard (`protocol.wire.LARGEST_STEP`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import assert_never
 
 from failover_agent.core import voter as voters
+from failover_agent.core.changing import replace
 from failover_agent.core.messages import (
     Answer,
     Beat,

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from failover_agent.core import following, reports, votes
+from failover_agent.core.changing import replace
 from failover_agent.core.effects import ReplyToOperator
 from failover_agent.core.events import CommandKind, CommandReceived, StopRequested
 from failover_agent.core.policy import OnStop, Policy

@@ -7,10 +7,10 @@ later, never earlier. Within that time the agent starts a dead container itself.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterable, Iterator
 
 from failover_agent.core import leases, reports
+from failover_agent.core.changing import replace
 from failover_agent.core.effects import ManageRestartPolicy, RepairContainer
 from failover_agent.core.events import (
     ContainerChanged,
@@ -59,7 +59,7 @@ def verdict_at_s(state: State, policy: Policy, view: ContainerView) -> float | N
 def beyond_repair(state: State, now: float, policy: Policy) -> tuple[str, ...]:
     """The names of the containers whose grace is over and which are down now."""
     names = []
-    for view in state.containers.values():
+    for view in state.containers.counted:
         at_s = verdict_at_s(state, policy, view)
         if view.state is ContainerState.DOWN and at_s is not None and now >= at_s:
             names.append(view.name)
@@ -81,24 +81,22 @@ def is_service_lost_with_engine(state: State, now: float, policy: Policy) -> boo
     at_s = engine_verdict_at_s(state, policy)
     if at_s is None or now < at_s or state.start_job is not None:
         return False
-    alive = [view.alive for view in state.containers.values()]
-    if True in alive:
+    if state.containers.alive:
         return False
-    if None in alive:
+    if state.containers.running is None:
         return policy.on_engine_lost is OnEngineLost.HANDOVER
     return True
 
 
 def on_observed(turn: Turn, event: ContainersObserved) -> None:
     """A snapshot: the engine answers, and this is all it said."""
-    turn.state = replace(turn.state, engine=EngineView(reachable=True))
-    for observation in event.containers:
-        _see(turn, observation)
+    turn.state = replace(turn.state, engine=EngineView(reachable=True, withheld=event.withheld))
+    _see(turn, event.containers)
 
 
 def on_changed(turn: Turn, event: ContainerChanged) -> None:
     """One container, fresh from the engine."""
-    _see(turn, event.container)
+    _see(turn, (event.container,))
 
 
 def on_died(turn: Turn, event: ContainerDied) -> None:
@@ -124,24 +122,32 @@ def on_engine_lost(turn: Turn, event: EngineLost) -> None:
         ),
     )
     alive = dict(event.alive)
-    for view in turn.state.containers.values():
-        seen = alive.get(view.name)
-        turn.set_container(
-            replace(
-                view,
-                state=ContainerState.UNKNOWN,
-                detail="the engine does not answer",
-                alive=view.alive if seen is None and view.alive is False else seen,
-                up_since_s=None,
-            )
-        )
+    views = turn.state.containers.values()
+    turn.set_containers(_unseen(view, alive.get(view.name)) for view in views)
 
 
-def _see(turn: Turn, seen: ContainerObservation) -> None:
-    """Take an observation in; forget nothing that must last until the container has settled."""
-    view = turn.state.containers.get(seen.name)
-    if view is None:
-        return
+def _unseen(view: ContainerView, alive: bool | None) -> ContainerView:
+    """The engine does not tell of it; `alive` is what was seen of its process, None: nothing."""
+    return replace(
+        view,
+        state=ContainerState.UNKNOWN,
+        detail="the engine does not answer",
+        alive=view.alive if alive is None and view.alive is False else alive,
+        up_since_s=None,
+    )
+
+
+def _see(turn: Turn, seen: Iterable[ContainerObservation]) -> None:
+    """Take observations in; those of containers that are not managed say nothing."""
+    known = turn.state.containers
+    views = [_as_seen(turn, known[one.name], one) for one in seen if one.name in known]
+    turn.set_containers(views)
+    for view in views:
+        _manage_restart_policy(turn, view)
+
+
+def _as_seen(turn: Turn, view: ContainerView, seen: ContainerObservation) -> ContainerView:
+    """`view` after an observation, forgetting nothing that must last until it has settled."""
     same = view.incarnation == seen.incarnation
     fresh = replace(
         view,
@@ -156,13 +162,10 @@ def _see(turn: Turn, seen: ContainerObservation) -> None:
     )
     if seen.state is ContainerState.UP:
         stays_up = same and view.up_since_s is not None
-        fresh = replace(fresh, up_since_s=view.up_since_s if stays_up else turn.now)
-    elif seen.state is ContainerState.DOWN:
-        fresh = _down(turn, fresh)
-    else:
-        fresh = replace(fresh, up_since_s=None)  # Unknown is not down (S4).
-    turn.set_container(fresh)
-    _manage_restart_policy(turn, fresh)
+        return replace(fresh, up_since_s=view.up_since_s if stays_up else turn.now)
+    if seen.state is ContainerState.DOWN:
+        return _down(turn, fresh)
+    return replace(fresh, up_since_s=None)  # Unknown is not down (S4).
 
 
 def _down(turn: Turn, view: ContainerView) -> ContainerView:
@@ -175,27 +178,27 @@ def _down(turn: Turn, view: ContainerView) -> ContainerView:
 
 def count_from_now(turn: Turn) -> None:
     """This node leads from now on: what is down counts from now."""
-    for view in turn.state.containers.values():
-        down = view.state is ContainerState.DOWN
-        turn.set_container(
-            replace(
-                view, down_since_s=turn.now if down else None, attempts=0, next_attempt_at_s=None
-            )
-        )
+    since_s = {ContainerState.DOWN: turn.now}
+    views = turn.state.containers.values()
+    turn.set_containers(_counted(view, since_s.get(view.state)) for view in views)
 
 
 def stop_counting(turn: Turn) -> None:
     """This node does not lead any more: nothing is down against its will."""
-    for view in turn.state.containers.values():
-        turn.set_container(replace(view, down_since_s=None, attempts=0, next_attempt_at_s=None))
+    turn.set_containers(_counted(view, None) for view in turn.state.containers.values())
+
+
+def _counted(view: ContainerView, since_s: float | None) -> ContainerView:
+    """Down since then, as far as it counts; no repair has been tried."""
+    return replace(view, down_since_s=since_s, attempts=0, next_attempt_at_s=None)
 
 
 def settle(turn: Turn) -> None:
     """A container that has been up long enough in one incarnation is no longer down."""
-    for view in turn.state.containers.values():
+    for view in turn.state.containers.counted:
         at_s = settled_at_s(turn.policy, view)
         if at_s is not None and turn.now >= at_s:
-            turn.set_container(replace(view, down_since_s=None, attempts=0, next_attempt_at_s=None))
+            turn.set_container(_counted(view, None))
 
 
 def settled_at_s(policy: Policy, view: ContainerView) -> float | None:
@@ -229,7 +232,7 @@ def repair(turn: Turn) -> None:
     is_watched = leases.is_guarded(turn.state, turn.policy)
     if not (in_time and is_watched) or _is_served_elsewhere(turn):
         return
-    for view in turn.state.containers.values():
+    for view in turn.state.containers.counted:
         at_s = repair_at_s(turn.state, turn.policy, view)
         held_term = turn.state.held_term
         if at_s is None or turn.now < at_s or held_term is None:
@@ -286,7 +289,8 @@ def _manage_restart_policy(turn: Turn, view: ContainerView) -> None:
 
 def on_restart_policy_set(turn: Turn, event: RestartPolicySet) -> None:
     """The order is answered; an error is seen again, and tried again, with the next snapshot."""
-    turn.state = replace(turn.state, managing=turn.state.managing - {event.name})
+    engine = replace(turn.state.engine, policy_error=event.error)
+    turn.state = replace(turn.state, managing=turn.state.managing - {event.name}, engine=engine)
     view = turn.state.containers.get(event.name)
     if view is not None and not event.error:
         turn.set_container(replace(view, restart_policy="no"))
@@ -297,7 +301,9 @@ def moments_s(state: State, policy: Policy) -> Iterator[float | None]:
     if not state.is_holding:
         return
     yield engine_verdict_at_s(state, policy)
-    for view in state.containers.values():
+    if state.phase not in (Phase.ACTIVE, Phase.FAILED):
+        return  # All are down while they are started and stopped, and nothing comes of it.
+    for view in state.containers.counted:
         yield settled_at_s(policy, view)
         yield repair_at_s(state, policy, view)
         if view.state is ContainerState.DOWN:

@@ -122,7 +122,8 @@ class ConflictSeen:
     """A message, received or answered, shows that the set-up is wrong; it was refused.
 
     `holding` and `may_lead` tell, for SAME_ROLE, whether the other node holds a term or could.
-    `received`: it was a message sent to us, so it tells nothing about where our endpoint leads.
+    `received`: it was a message sent to us, so it tells nothing about where our endpoint leads;
+    otherwise `endpoint` is the one that leads there.
     """
 
     kind: ConflictKind
@@ -131,13 +132,36 @@ class ConflictSeen:
     holding: bool = False
     may_lead: bool = False
     received: bool = False
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class AddressLost:
-    """The endpoint of `peer` does not resolve and no earlier address is known."""
+    """The only endpoint of `peer` does not resolve and no earlier address is known."""
 
     peer: Role
+    error: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathAnswered:
+    """`peer` answers over `endpoint`. Told when that changes, and not with each answer."""
+
+    peer: Role
+    endpoint: str
+
+
+@dataclass(frozen=True, slots=True)
+class PathFailed:
+    """`peer` does not answer over `endpoint`, and `error` says why. Told when one of them changes.
+
+    `silent_since_s`: when its last answer came over it, or, if none ever did, when our first
+    message left.
+    """
+
+    peer: Role
+    endpoint: str
+    silent_since_s: float
     error: str
 
 
@@ -166,9 +190,14 @@ class ContainerObservation:
 
 @dataclass(frozen=True, slots=True)
 class ContainersObserved:
-    """A whole snapshot: every managed container is in it, missing ones as DOWN and not existing."""
+    """A whole snapshot: every managed container is in it, missing ones as DOWN and not existing.
+
+    `withheld`: what the engine does not tell between two snapshots, a clause for people; "" for
+    nothing.
+    """
 
     containers: tuple[ContainerObservation, ...]
+    withheld: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,6 +356,8 @@ Event = (
     | ReleaseFailed
     | ConflictSeen
     | AddressLost
+    | PathAnswered
+    | PathFailed
     | ContainersObserved
     | ContainerChanged
     | ContainerDied

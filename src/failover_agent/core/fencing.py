@@ -8,9 +8,9 @@ has fenced nobody, and is tried again; a peer that gives its vote after all need
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from failover_agent.core import reports
+from failover_agent.core.changing import replace
 from failover_agent.core.effects import RunFence
 from failover_agent.core.events import FenceFinished
 from failover_agent.core.policy import Policy, Role

@@ -7,9 +7,9 @@ first (H0), then takes a term, saves it, and asks.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 
 from failover_agent.core import fencing, leading, leases, reports, votes
+from failover_agent.core.changing import replace
 from failover_agent.core.effects import DisarmGuard, SendVoteRequest, StopContainers
 from failover_agent.core.events import VoteAnswered
 from failover_agent.core.messages import Refusal, VoteKind, VoteRequest
@@ -67,9 +67,11 @@ def _watch_for_a_leader(turn: Turn) -> None:
     """Note since when nobody has been seen to lead; an invitation ends when somebody does."""
     state = turn.state
     if _holders(state, turn.now, turn.policy):
-        turn.state = replace(
-            state, leaderless_at_s=None, invitation=None, refusals=0, refused_because=""
-        )
+        noted = (state.leaderless_at_s, state.invitation, state.refusals, state.refused_because)
+        if noted != (None, None, 0, ""):
+            turn.state = replace(
+                state, leaderless_at_s=None, invitation=None, refusals=0, refused_because=""
+            )
     elif state.leaderless_at_s is None:
         turn.state = replace(state, leaderless_at_s=turn.now)
 
@@ -129,7 +131,7 @@ def _stop_strays(turn: Turn) -> None:
     run under none, so it is stopped at once (G3).
     """
     state = turn.state
-    names = strays(state)
+    names = state.containers.alive
     may_stay = _may_run_on(state, turn.now, turn.policy)
     if not names or may_stay or state.stop_job is not None or turn.now < state.retry_at_s:
         return
@@ -565,8 +567,3 @@ def moments_s(state: State, policy: Policy) -> Iterator[float | None]:
         yield peer.promised_until_s
         if peer.heard_at_s is not None:
             yield peer.heard_at_s + policy.patience_s
-
-
-def strays(state: State) -> tuple[str, ...]:
-    """Managed containers with a living process, in start order."""
-    return tuple(view.name for view in state.containers.values() if view.alive is True)

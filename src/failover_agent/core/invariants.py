@@ -34,18 +34,19 @@ def check(before: State, after: Step, policy: Policy) -> None:
     kinds = StartContainers | RepairContainer
     starts = [effect for effect in after.effects if isinstance(effect, kinds)]
     _hold("V1: a start without a held term", all(start.term == new.held_term for start in starts))
-    allowed = new.stepped_at_s < leases.start_deadline_s(new, policy)
-    _hold("H4: a start when the lease ends", allowed or not starts)
-    _hold("G1: a start that no guard watches", leases.is_guarded(new, policy) or not starts)
-    in_time = new.stepped_at_s < leases.must_stop_at_s(new, policy)
-    stopping = new.handover is not None and new.handover.is_stopping
-    _hold("H3: a lease ends and nothing stops", in_time or stopping or not new.is_holding)
+    allowed = not starts or new.stepped_at_s < leases.start_deadline_s(new, policy)
+    _hold("H4: a start when the lease ends", allowed)
+    _hold("G1: a start that no guard watches", not starts or leases.is_guarded(new, policy))
+    stopping = not new.is_holding or (new.handover is not None and new.handover.is_stopping)
+    in_time = stopping or new.stepped_at_s < leases.must_stop_at_s(new, policy)
+    _hold("H3: a lease ends and nothing stops", in_time)
     stops = any(isinstance(effect, StopContainers) for effect in after.effects)
     _hold(
         "plan: a holder's stop waits for a disk", not (stops and new.is_holding and durable != old)
     )
     _hold("V3: a change that cannot be saved", new.may_save or durable == old)
-    _hold("policy: a container appeared or went", tuple(new.containers) == policy.containers)
+    same = new.containers is before.containers or tuple(new.containers) == policy.containers
+    _hold("policy: a container appeared or went", same)
 
 
 def _hold(rule: str, is_kept: bool) -> None:

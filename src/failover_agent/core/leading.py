@@ -8,9 +8,10 @@ active in a newer term stops this node without asking.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from failover_agent.core import containers, fencing, leases, releasing, reports, votes
+from failover_agent.core.changing import replace
 from failover_agent.core.effects import ArmGuard, SendVoteRequest, StartContainers
 from failover_agent.core.events import (
     ContainersStarted,
@@ -300,7 +301,8 @@ def _hand_over_if_due(turn: Turn) -> None:
     if releasing.ends_without_taker(state, now, policy, to):
         releasing.stop_without_taker(turn)
     elif reason is None or to is None:
-        turn.state = replace(turn.state, handover=None)
+        if state.handover is not None:
+            turn.state = replace(turn.state, handover=None)
     elif state.handover is None or now >= state.handover.asked_at_s + policy.heartbeat_interval_s:
         _ask_to_prepare(turn, to, reason)
 

@@ -8,8 +8,8 @@ when a question left, never from when its answer came.
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from dataclasses import replace
 
+from failover_agent.core.changing import replace
 from failover_agent.core.effects import MoveDeadline
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import FOREVER, NEVER, Phase, State
@@ -75,8 +75,8 @@ def must_stop_at_s(state: State, policy: Policy) -> float:
     The chance is an interval, at most half of what is left before the kill; its beats are overdue
     and leave at once. Nothing is started meanwhile (H4).
     """
-    stop_s, woke_s = stop_at_s(state, policy), state.woke_at_s
-    left_s = kill_at_s(state, policy) - woke_s
+    until_s, woke_s = valid_until_s(state, policy), state.woke_at_s
+    stop_s, left_s = until_s - policy.stop_budget_s, until_s - policy.kill_budget_s - woke_s
     if woke_s < stop_s or left_s <= 0:
         return stop_s
     return woke_s + min(policy.heartbeat_interval_s, left_s / 2)
@@ -154,9 +154,10 @@ def end_hold(turn: Turn) -> None:
 def moments_s(state: State, policy: Policy) -> Iterator[float | None]:
     """The moments at which something here becomes due; None where nothing will."""
     if policy.requires_lease and state.is_holding:
-        yield stop_at_s(state, policy)
+        until_s = valid_until_s(state, policy)
+        yield until_s - policy.stop_budget_s
         yield must_stop_at_s(state, policy)
-        yield kill_at_s(state, policy)
-        yield valid_until_s(state, policy)
+        yield until_s - policy.kill_budget_s
+        yield until_s
     if policy.requires_lease and state.may_resume:
         yield state.lease_until_s - policy.kill_budget_s

@@ -13,7 +13,6 @@ The phases, and which module moves a node through them:
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import assert_never
 
 from failover_agent.core import (
@@ -24,10 +23,12 @@ from failover_agent.core import (
     following,
     leading,
     leases,
+    paths,
     releasing,
     reports,
     votes,
 )
+from failover_agent.core.changing import replace
 from failover_agent.core.effects import Reply, SendHeartbeat
 from failover_agent.core.events import (
     AddressLost,
@@ -46,6 +47,8 @@ from failover_agent.core.events import (
     HeartbeatAnswered,
     HeartbeatFailed,
     HeartbeatReceived,
+    PathAnswered,
+    PathFailed,
     RecordWritable,
     RecordWriteFailed,
     ReleaseAnswered,
@@ -64,7 +67,16 @@ from failover_agent.core.events import (
 from failover_agent.core.messages import Beat, BeatAnswer, Vote
 from failover_agent.core.plan import Step
 from failover_agent.core.policy import Policy, Role
-from failover_agent.core.state import HOLDING_PHASES, Conflict, Holder, Phase, State
+from failover_agent.core.state import (
+    FOREVER,
+    HOLDING_PHASES,
+    Conflict,
+    Holder,
+    PeerView,
+    Phase,
+    Profile,
+    State,
+)
 from failover_agent.core.turn import Turn
 
 __all__ = ["Step", "next_deadline", "step"]
@@ -111,7 +123,7 @@ def _speaker(event: Event) -> Role | None:
             return event.voter
         case HeartbeatFailed():
             return event.to
-        case AddressLost():
+        case AddressLost() | PathAnswered() | PathFailed():
             return event.peer
         case _:
             return None
@@ -151,6 +163,10 @@ def _take_in(turn: Turn, event: Event) -> None:
             _on_conflict(turn, event)
         case AddressLost():
             turn.set_peer(replace(turn.state.peers[event.peer], error=event.error))
+        case PathAnswered():
+            paths.on_answered(turn, event)
+        case PathFailed():
+            paths.on_failed(turn, event)
         case ContainersObserved():
             containers.on_observed(turn, event)
         case ContainerChanged():
@@ -204,7 +220,9 @@ def _take_beat(turn: Turn, beat: Beat) -> None:
     role = beat.sender.role
     _hear(turn, role)
     known = turn.state.peers[role]
-    if known.run_id == beat.sender.run_id and beat.number <= known.beat_number:
+    if known.run_id == beat.sender.run_id and beat.number == known.beat_number:
+        return  # The same one over another path, or said again: it tells nothing more.
+    if known.run_id == beat.sender.run_id and beat.number < known.beat_number:
         turn.count_stale()  # Overtaken by a newer one: what it tells is not so any more.
         return
     _note_fingerprint(turn, beat.sender.fingerprint)
@@ -229,13 +247,16 @@ def _take_beat(turn: Turn, beat: Beat) -> None:
         readiness=beat.readiness,
         not_ready_because=beat.not_ready_because,
         may_lead=beat.may_lead,
-        specs=beat.specs,
-        settings=beat.settings,
+        profile_digest=beat.profile_digest,
+        knows_digest=beat.knows_digest,
+        profile=_profile(known, beat),
         beat_number=beat.number,
         longest_lease_s=max(known.longest_lease_s, beat.longest_lease_s),
     )
     turn.set_peer(peer)
     votes.wait_as_told(turn, beat.longest_lease_s)
+    if beat.renews and not beat.hold:
+        votes.end_hold_of_arbiter(turn, Holder(role, beat.sender.node_id), beat.term)
     if peer.holding:
         if peer.phase is Phase.ACTIVE:
             turn.state = replace(turn.state, prepared_for=None)
@@ -249,6 +270,13 @@ def _take_beat(turn: Turn, beat: Beat) -> None:
             votes.invite(turn, turn.state.prepared_for)
 
 
+def _profile(known: PeerView, beat: Beat) -> Profile | None:
+    """The sender's profile as it is now: said by this beat, or known already; else None."""
+    if beat.profile is not None:
+        return beat.profile
+    return known.profile if known.profile_digest == beat.profile_digest else None
+
+
 def _note_fingerprint(turn: Turn, fingerprint: str) -> None:
     """V9: the peer's last one is known after a restart too; a holder notes it when it has ended."""
     state = turn.state
@@ -257,8 +285,14 @@ def _note_fingerprint(turn: Turn, fingerprint: str) -> None:
 
 
 def _take_word(turn: Turn, role: Role, vote: Vote) -> None:
-    """How the promise of an arbiter stands; no use in asking before it ends (H0)."""
+    """How the promise of an arbiter stands; no use in asking before it ends (H0).
+
+    One that tells an older term than before has lost its record, and perhaps the only word of a
+    hold: that stands until the holder itself ends it, or an operator does (V8).
+    """
     peer = turn.state.peers[role]
+    if peer.promised_until_s == FOREVER and vote.term < (peer.term or 0):
+        return
     until_s = turn.now if vote.remaining_s is None else turn.now + vote.remaining_s
     turn.set_peer(
         replace(
@@ -274,7 +308,9 @@ def _on_heartbeat_received(turn: Turn, event: HeartbeatReceived) -> None:
     _take_beat(turn, event.beat)
     vote = votes.on_renewal(turn, event.beat)
     sender = reports.sender(turn.state, turn.policy)
-    turn.emit(Reply(event.request_id, BeatAnswer(sender, _say_beat(turn), vote)))
+    peer = turn.state.peers[event.beat.sender.role]
+    said = reports.said_to(_say_beat(turn), turn.state, turn.policy, peer)
+    turn.emit(Reply(event.request_id, BeatAnswer(sender, said, vote)))
 
 
 def _on_heartbeat_answered(turn: Turn, event: HeartbeatAnswered) -> None:
@@ -304,12 +340,13 @@ def _on_conflict(turn: Turn, event: ConflictSeen) -> None:
         holding=event.holding,
         may_lead=event.may_lead,
         received=event.received,
+        endpoint=event.endpoint,
     )
     source = "received" if event.received else "endpoint"
     counters = turn.state.counters
     turn.state = replace(
         turn.state,
-        conflicts={**turn.state.conflicts, f"{event.kind} {source}": conflict},
+        conflicts={**turn.state.conflicts, f"{event.kind} {source} {event.endpoint}": conflict},
         counters=replace(counters, rejected=counters.rejected + 1),
     )
 
@@ -332,7 +369,8 @@ def _end_resumption(turn: Turn) -> None:
     So before the event is heard: it may be an answer that came too late.
     """
     state, policy = turn.state, turn.policy
-    if policy.requires_lease and turn.now >= state.lease_until_s - policy.kill_budget_s:
+    is_over = policy.requires_lease and turn.now >= state.lease_until_s - policy.kill_budget_s
+    if state.may_resume and is_over:
         turn.state = replace(state, may_resume=False)
 
 
@@ -354,8 +392,9 @@ def _beat_if_due(turn: Turn) -> None:
     for role in turn.policy.voters:
         if role is turn.state.role:
             continue
-        # An arbiter looks at nothing but the promise, and serves many pairs.
-        said = replace(beat, specs=(), settings=()) if role is turn.policy.arbiter else beat
+        said = beat
+        if role is not turn.policy.arbiter:  # It looks at nothing but the promise.
+            said = reports.said_to(beat, turn.state, turn.policy, turn.state.peers[role])
         turn.emit(SendHeartbeat(to=role, beat=said, deadline_s=turn.policy.heartbeat_timeout_s))
 
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum, unique
 
 from failover_agent.core.policy import Role
-from failover_agent.core.state import Health, Holder, Phase, Readiness, Reason
+from failover_agent.core.state import Health, Holder, Phase, Profile, Readiness, Reason
 
 LONGEST_LEASE_S = 3600.0
 """A voter refuses to promise for longer than this (V1)."""
@@ -54,7 +54,7 @@ class Sender:
     fingerprint: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Beat:
     """A heartbeat, as request and as answer alike.
 
@@ -65,8 +65,10 @@ class Beat:
     `longest_lease_s`: the longest length that the sender knows anybody to have asked for, for
     voters that lost their record (V4). `leading_for_s`: how long the sender has been active.
     `running`: how many managed containers have a living process, None when it cannot
-    tell. `specs`: (container, image digest, settings digest). `may_lead` is false while the
-    sender's own set-up forbids it ever to be a candidate.
+    tell. `may_lead` is false while the sender's own set-up forbids it ever to be a candidate.
+    `profile_digest` names the sender's profile, `knows_digest` the one of the receiver that it has
+    ("": none); `profile` is said only to who does not have it, so that a beat is of one size,
+    however many the containers. An arbiter is told nothing of it.
     """
 
     sender: Sender
@@ -85,8 +87,9 @@ class Beat:
     readiness: Readiness
     not_ready_because: tuple[str, ...]
     may_lead: bool
-    specs: tuple[tuple[str, str, str], ...]
-    settings: tuple[tuple[str, str], ...]
+    profile_digest: str = ""
+    knows_digest: str = ""
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum, unique
+from functools import cached_property
+
+from failover_agent.core.managed import digest
 
 
 @unique
@@ -13,6 +16,8 @@ class Role(StrEnum):
     PRIMARY = "primary"
     BACKUP = "backup"
     WITNESS = "witness"
+
+    __hash__ = str.__hash__  # A voter is looked up by its role all the time.
 
 
 @unique
@@ -55,7 +60,7 @@ class RestartPolicyMode(StrEnum):
     REFUSE = "refuse"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Policy:
     """The operator's settings, as the core sees them; the same on every node but for `role`.
 
@@ -90,37 +95,42 @@ class Policy:
     fingerprint: str = ""
     settings: tuple[tuple[str, str], ...] = ()
 
-    @property
+    @cached_property
+    def settings_digest(self) -> str:
+        """Equal for equal `settings`."""
+        return digest(self.settings)
+
+    @cached_property
     def requires_lease(self) -> bool:
         """A lease exists only with an arbiter (table of section 4)."""
         return self.arbiter is not None
 
-    @property
+    @cached_property
     def lease_s(self) -> float:
         """How long an answer lets its holder lead, from when the question was sent (H1)."""
         return self.heartbeat_timeout_s * (1 - self.clock_drift)
 
-    @property
+    @cached_property
     def others(self) -> tuple[Role, ...]:
         """The other members, most preferred first."""
         return tuple(role for role in self.members if role is not self.role)
 
-    @property
+    @cached_property
     def voters(self) -> tuple[Role, ...]:
         """Everybody with a vote, this node included."""
         return self.members if self.arbiter is None else (*self.members, self.arbiter)
 
-    @property
+    @cached_property
     def majority(self) -> int:
         """How many votes make a majority: more than half of all voters."""
         return len(self.voters) // 2 + 1
 
-    @property
+    @cached_property
     def promise_length_s(self) -> float:
         """How long a promise of `heartbeat_timeout` runs on the voter's own clock (V1)."""
         return self.heartbeat_timeout_s * (1 + self.clock_drift)
 
-    @property
+    @cached_property
     def patience_s(self) -> float:
         """How long an old holder stands back, and a leaving agent waits for an answer (H5)."""
         return min(max(3 * self.heartbeat_interval_s, 1.0), self.heartbeat_timeout_s)

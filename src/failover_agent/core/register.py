@@ -14,9 +14,10 @@ present value, so it is a read; one whose outcome was lost is nothing, and `next
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from failover_agent.core import ballot
+from failover_agent.core.changing import replace
 from failover_agent.core.messages import (
     LONGEST_LEASE_S,
     Answer,

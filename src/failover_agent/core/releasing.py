@@ -8,9 +8,9 @@ meanwhile (H3).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from failover_agent.core import containers, leases, reports
+from failover_agent.core.changing import replace
 from failover_agent.core.effects import DisarmGuard, Exit, SendRelease, StopContainers
 from failover_agent.core.events import (
     ContainersStopped,
@@ -23,6 +23,7 @@ from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     FOREVER,
     ContainerState,
+    ContainerView,
     Handover,
     PendingRelease,
     Phase,
@@ -129,17 +130,13 @@ def on_stopped(turn: Turn, event: ContainersStopped) -> None:
     if turn.state.stop_job != event.term:
         turn.count_stale()
         return
-    for name in turn.state.stop_names:
-        view = turn.state.containers[name]
-        is_unknown = view.state is ContainerState.UNKNOWN
-        state = ContainerState.UNKNOWN if is_unknown else ContainerState.DOWN
-        turn.set_container(replace(view, alive=False, state=state, up_since_s=None))
+    turn.set_containers(_stopped(turn.state.containers[name]) for name in turn.state.stop_names)
     turn.state = replace(
         turn.state, stop_job=None, start_job=None, repairing=frozenset(), is_killing=False
     )
     handover, term = turn.state.handover, turn.state.held_term
     if term is None or handover is None:
-        if all(view.alive is not True for view in turn.state.containers.values()):
+        if not turn.state.containers.alive:
             end_overlap(turn)
         return
     if not turn.state.may_save:
@@ -148,6 +145,12 @@ def on_stopped(turn: Turn, event: ContainersStopped) -> None:
     if turn.state.phase is Phase.FAILED:
         turn.enter(Phase.DEMOTING, handover.reason)
     _release(turn, term, handover)
+
+
+def _stopped(view: ContainerView) -> ContainerView:
+    is_unknown = view.state is ContainerState.UNKNOWN
+    state = ContainerState.UNKNOWN if is_unknown else ContainerState.DOWN
+    return replace(view, alive=False, state=state, up_since_s=None)
 
 
 def end_overlap(turn: Turn) -> None:

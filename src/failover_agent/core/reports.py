@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from failover_agent.core import leases
+from failover_agent.core.changing import replace
 from failover_agent.core.events import ConflictKind
+from failover_agent.core.managed import some
 from failover_agent.core.messages import LONGEST_LEASE_S, Beat, Sender
 from failover_agent.core.policy import Policy, RestartPolicyMode
 from failover_agent.core.state import (
     FOREVER,
-    ContainerState,
-    Health,
+    Conflict,
     PeerView,
     Phase,
+    Profile,
     Readiness,
     State,
 )
@@ -113,41 +115,50 @@ def active_conflict(state: State, now: float, policy: Policy) -> str:
     """Why the set-up forbids this node to be a candidate, or "" (V9).
 
     Where our own endpoint leads says so, and a living rival for our role. A stranger who sends to
-    us is an alarm alone: it must not be able to keep a standby from taking over (S6).
+    us is an alarm alone: it must not be able to keep a standby from taking over (S6). Nor does one
+    of several endpoints that leads astray: the others hear the peer, or miss it, as well as one
+    alone would.
     """
-    for conflict in state.conflicts.values():
-        if now - conflict.seen_at_s > policy.promise_length_s:
-            continue
+    for conflict in open_conflicts(state, now, policy):
         if conflict.kind == ConflictKind.SAME_ROLE:
             outranked = conflict.holding or (conflict.may_lead and conflict.node_id < state.node_id)
             if outranked:
                 return conflict.detail
-        elif not conflict.received:
+        elif not conflict.received and not _has_another_way(state, conflict, now, policy):
             return conflict.detail
     return ""
 
 
+def open_conflicts(state: State, now: float, policy: Policy) -> tuple[Conflict, ...]:
+    """The ways in which the set-up was seen to be wrong within T."""
+    if not state.conflicts:
+        return ()
+    conflicts = state.conflicts.values()
+    return tuple(one for one in conflicts if now - one.seen_at_s <= policy.promise_length_s)
+
+
+def _has_another_way(state: State, conflict: Conflict, now: float, policy: Policy) -> bool:
+    """Has its peer another endpoint, that was not seen to lead astray?"""
+    astray = {one.endpoint for one in open_conflicts(state, now, policy) if not one.received}
+    ways = next(
+        (
+            [path.endpoint for path in peer.paths]
+            for peer in state.peers.values()
+            if any(path.endpoint == conflict.endpoint for path in peer.paths)
+        ),
+        [],
+    )
+    return not astray.issuperset(ways)
+
+
 def is_stopped(state: State) -> bool:
     """Is it confirmed that no managed container runs here and no start is outstanding (V5)?"""
-    return (
-        state.start_job is None
-        and not state.repairing
-        and all(view.alive is False for view in state.containers.values())
-    )
+    return state.start_job is None and not state.repairing and state.containers.are_stopped
 
 
 def running(state: State) -> int | None:
     """How many managed containers have a living process; None when one cannot be told."""
-    alive = [view.alive for view in state.containers.values()]
-    return None if None in alive else alive.count(True)
-
-
-def health(state: State) -> Health:
-    """The containers in one word: what an active node would say of its service."""
-    states = {view.state for view in state.containers.values()}
-    if ContainerState.UNKNOWN in states:
-        return Health.UNKNOWN
-    return Health.DEGRADED if ContainerState.DOWN in states else Health.OK
+    return state.containers.running
 
 
 def cannot_because(state: State, now: float, policy: Policy) -> tuple[str, ...]:
@@ -160,17 +171,12 @@ def cannot_because(state: State, now: float, policy: Policy) -> tuple[str, ...]:
     elif state.engine.reachable is False:
         reasons.append(f"the Docker Engine does not answer: {state.engine.error}")
     else:
-        reasons += [
-            f"{view.name}: no such container"
-            for view in state.containers.values()
-            if not view.exists
-        ]
+        reasons += some(f"{name}: no such container" for name in state.containers.missing)
     if policy.restart_policy is RestartPolicyMode.REFUSE:
-        reasons += [
-            f"{view.name}: its restart policy is not no: docker update --restart=no {view.name}"
-            for view in state.containers.values()
-            if view.restart_policy not in ("", "no")
-        ]
+        reasons += some(
+            f"{name}: its restart policy is not no: docker update --restart=no {name}"
+            for name in state.containers.self_starting
+        )
     if differing_fingerprint(state, policy):
         reasons.append(FINGERPRINT_DIFFERS)
     if is_deaf(state, now, policy):
@@ -181,6 +187,9 @@ def cannot_because(state: State, now: float, policy: Policy) -> tuple[str, ...]:
     return tuple(reasons)
 
 
+OTHERWISE = {"image": "another image", "settings": "other settings"}
+
+
 def differs_because(state: State, now: float, policy: Policy) -> tuple[str, ...]:
     """Why nobody should hand a running service to this node, though it takes over from the dead."""
     reasons: list[str] = []
@@ -188,18 +197,16 @@ def differs_because(state: State, now: float, policy: Policy) -> tuple[str, ...]
         reasons.append(f"the last start here failed: {state.failed_because}")
     if state.durable.on_hold_for_flapping:
         reasons.append("on hold after max_failovers moves; failover-agent resume ends it")
-    mine = {view.name: view for view in state.containers.values()}
     for peer in state.peers.values():
-        if not is_reachable(peer, now, policy):
+        if not peer.profile_digest or not is_reachable(peer, now, policy):
             continue
-        for name, image, settings in peer.specs:
-            view = mine.get(name)
-            if view is None or not view.exists:
-                continue
-            if image and view.image and image != view.image:
-                reasons.append(f"{name}: another image than on the {peer.role}")
-            elif settings and view.settings and settings != view.settings:
-                reasons.append(f"{name}: other settings than on the {peer.role}")
+        if peer.profile is None:
+            reasons.append(f"the {peer.role} has yet to say how its containers are made")
+            continue
+        reasons += some(
+            f"{name}: {OTHERWISE[part]} than on the {peer.role}"
+            for name, part in state.containers.unlike(peer.profile.specs)
+        )
     return tuple(reasons)
 
 
@@ -268,15 +275,26 @@ def beat(state: State, now: float, policy: Policy) -> Beat:
         holder=None if durable.holder is None else durable.holder.role,
         released=durable.released,
         leading_for_s=None if state.leading_at_s is None else max(0.0, now - state.leading_at_s),
-        health=health(state),
+        health=state.containers.health,
         running=running(state),
         readiness=ready,
         not_ready_because=because,
         may_lead=not active_conflict(state, now, policy),
-        specs=tuple(
-            (view.name, view.image, view.settings)
-            for view in state.containers.values()
-            if view.exists
-        ),
-        settings=policy.settings,
+    )
+
+
+def profile_digest(state: State, policy: Policy) -> str:
+    """What names the profile of this node: equal for equal ones, and of one length."""
+    return state.containers.digest + policy.settings_digest
+
+
+def said_to(beat: Beat, state: State, policy: Policy, peer: PeerView) -> Beat:
+    """`beat` as it is said to `peer`: with our profile, until its newest word is that it has it."""
+    digest = profile_digest(state, policy)
+    is_known = peer.knows_digest == digest
+    return replace(
+        beat,
+        profile_digest=digest,
+        knows_digest="" if peer.profile is None else peer.profile_digest,
+        profile=None if is_known else Profile(state.containers.specs, policy.settings),
     )

@@ -6,6 +6,7 @@ from failover_agent.core import voter
 from failover_agent.core.policy import Policy
 from failover_agent.core.state import (
     NEVER,
+    Containers,
     ContainerView,
     Durable,
     Holder,
@@ -61,7 +62,7 @@ def begin(
             for role in policy.voters
             if role is not policy.role
         },
-        containers={name: ContainerView(name=name) for name in policy.containers},
+        containers=Containers(ContainerView(name=name) for name in policy.containers),
         promise=mine.promise,
         grants_after_s=mine.grants_after_s,
         forgot=mine.forgot,

@@ -10,7 +10,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum, unique
 
+from failover_agent.core.managed import Containers, ContainerState, ContainerView, Health, Spec
 from failover_agent.core.policy import Role
+
+__all__ = ["ContainerState", "ContainerView", "Containers", "Health", "State"]
 
 FOREVER = float("inf")
 NEVER = float("-inf")
@@ -85,7 +88,7 @@ class Promise:
     until_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Durable:
     """What must survive a crash; saved before anything that relies on it is said or done.
 
@@ -108,50 +111,6 @@ class Durable:
 
 
 @unique
-class ContainerState(StrEnum):
-    """Design, section 5. Unknown is not down (S4)."""
-
-    UP = "up"
-    DOWN = "down"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True, slots=True)
-class ContainerView:
-    """One managed container as this node last saw it.
-
-    `alive` says whether a process of it may run (true while paused or restarting; None: cannot be
-    told). `incarnation` is opaque: id and StartedAt. `down_since_s` is when we first saw it down,
-    kept until the same incarnation has been up for `settled_after_s`. `attempts` counts repairs
-    since then; `restarts` all repairs that worked, for people.
-    """
-
-    name: str
-    state: ContainerState = ContainerState.UNKNOWN
-    detail: str = "not seen yet"
-    exists: bool = False
-    alive: bool | None = None
-    incarnation: str = ""
-    image: str = ""
-    settings: str = ""
-    restart_policy: str = "no"
-    up_since_s: float | None = None
-    down_since_s: float | None = None
-    attempts: int = 0
-    next_attempt_at_s: float | None = None
-    restarts: int = 0
-
-
-@unique
-class Health(StrEnum):
-    """The containers of a node in one word, in its heartbeats."""
-
-    OK = "ok"
-    DEGRADED = "degraded"
-    UNKNOWN = "unknown"
-
-
-@unique
 class Readiness(StrEnum):
     """Could this standby take over? `differs`: from a dead peer yes, by a handover no."""
 
@@ -161,6 +120,32 @@ class Readiness(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Profile:
+    """What should be alike on both nodes, and is long: said to who does not have it yet.
+
+    `specs`: how each container was made, `settings` those of the pair, as (name, value).
+    """
+
+    specs: tuple[Spec, ...]
+    settings: tuple[tuple[str, str], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PathView:
+    """One endpoint of another voter, and whether what is said there is answered.
+
+    `is_answering` None: nothing has come of it yet. `silent_since_s`, while it does not answer:
+    when its last answer came, or, before the first, when the first message left. `error` says
+    why, for people. None of it is ever a reason to decide anything: that is what the peer is for.
+    """
+
+    endpoint: str
+    is_answering: bool | None = None
+    silent_since_s: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class PeerView:
     """What another voter last said, and when. Nothing here is a promise of ours.
 
@@ -168,8 +153,10 @@ class PeerView:
     is from when silence counts (it starts anew after our own absence). `leading_at_s` is the moment
     on our clock since when, by its own word, it has been active. `released_term`: the highest term
     it told us it gave back; a beat that holds that one or an older is late, and proves nothing.
+    `profile_digest` is that of the profile it has now, `profile` the profile itself, None while we
+    do not have it; `knows_digest` is that of ours which it has, all by its newest beat.
     `beat_number`: of its newest beat. `promised_to`, `promised_until_s`: how the promise of an
-    arbiter stood when it last spoke.
+    arbiter stood when it last spoke. `paths`: its endpoints, in the order of the configuration.
     """
 
     role: Role
@@ -189,23 +176,30 @@ class PeerView:
     not_ready_because: tuple[str, ...] = ()
     may_lead: bool = True
     leading_at_s: float | None = None
-    specs: tuple[tuple[str, str, str], ...] = ()
-    settings: tuple[tuple[str, str], ...] = ()
+    profile_digest: str = ""
+    knows_digest: str = ""
+    profile: Profile | None = None
     released_term: int = 0
     beat_number: int = 0
     longest_lease_s: float = 0.0
     promised_to: Holder | None = None
     promised_until_s: float = 0.0
     error: str = ""
+    paths: tuple[PathView, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class EngineView:
-    """The Docker Engine: `reachable` None before the first snapshot."""
+    """The Docker Engine: `reachable` None before the first snapshot. `withheld`: what it tells only
+    in snapshots, because it may not be asked for there; "" for nothing. `policy_error`: why the
+    last order to set a restart policy to "no" was not carried out.
+    """
 
     reachable: bool | None = None
     lost_at_s: float | None = None
     error: str = ""
+    withheld: str = ""
+    policy_error: str = ""
 
 
 @unique
@@ -296,7 +290,11 @@ class Stopping:
 
 @dataclass(frozen=True, slots=True)
 class Alarm:
-    """An open condition with a code, a sentence and a start."""
+    """An open condition with a code, a sentence and a start.
+
+    `State.alarms` has it under its code, and where there may be several of that code, under "CODE
+    WHICH".
+    """
 
     code: str
     sentence: str
@@ -305,7 +303,10 @@ class Alarm:
 
 @dataclass(frozen=True, slots=True)
 class Conflict:
-    """A message that shows a wrong set-up: `kind` is the alarm code (V9)."""
+    """A message that shows a wrong set-up: `kind` is the alarm code (V9).
+
+    `endpoint`: which of ours leads there, "" where it was said to us or is not known.
+    """
 
     kind: str
     detail: str
@@ -314,6 +315,7 @@ class Conflict:
     holding: bool = False
     may_lead: bool = False
     received: bool = False
+    endpoint: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -334,7 +336,7 @@ class Counters:
     overlaps: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class State:
     """Everything a node knows. Made by `startup.begin`, changed by `step` alone.
 
@@ -373,7 +375,7 @@ class State:
     stepped_at_s: float
     next_beat_at_s: float
     peers: Mapping[Role, PeerView]
-    containers: Mapping[str, ContainerView]
+    containers: Containers
     engine: EngineView = EngineView()
     promise: Promise | None = None
     newest_renewal: tuple[str, int] = ("", 0)

@@ -6,10 +6,11 @@ emit effects. The phase changes in `enter` and nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 
 from failover_agent.core import transitions
+from failover_agent.core.changing import replace
 from failover_agent.core.effects import Effect
 from failover_agent.core.plan import Transition
 from failover_agent.core.policy import Policy, Role
@@ -57,7 +58,13 @@ class Turn:
 
     def set_container(self, view: ContainerView) -> None:
         """Replace what is known of one container."""
-        self.state = replace(self.state, containers={**self.state.containers, view.name: view})
+        self.set_containers((view,))
+
+    def set_containers(self, views: Iterable[ContainerView]) -> None:
+        """Replace what is known of some containers; where nothing is new nothing changes."""
+        containers = self.state.containers.seen(views)
+        if containers is not self.state.containers:
+            self.state = replace(self.state, containers=containers)
 
     def count_stale(self) -> None:
         """A message or completion of another term: it changes nothing but this number."""

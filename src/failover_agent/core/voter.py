@@ -7,8 +7,9 @@ Moments are seconds on the voter's own CLOCK_BOOTTIME; only lengths cross the wi
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
+from failover_agent.core.changing import replace
 from failover_agent.core.messages import LONGEST_LEASE_S, Refusal, Vote
 from failover_agent.core.state import FOREVER, Durable, Holder, Promise
 
@@ -16,7 +17,7 @@ CLOCK_DRIFT = 0.01
 """d of the design: how far the rate of a clock may be off."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Voter:
     """What one voter knows.
 
@@ -133,7 +134,8 @@ def refusal_of_candidacy(
     if not free and not (durable.hold and by_operator):
         return Refusal.PROMISED
     again = is_named or (way_of is not None and durable.holder == way_of)
-    lowest = durable.term if again else durable.term + 1
+    # A holder on hold won its term long ago: a late copy of its candidacy must not end the hold.
+    lowest = durable.term if again and not durable.hold else durable.term + 1
     return Refusal.OLD_TERM if term is not None and term < lowest else None
 
 

@@ -6,9 +6,8 @@ of its own may run (V5), or while it cannot save; and that it gives way to who i
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from failover_agent.core import reports, voter
+from failover_agent.core.changing import replace
 from failover_agent.core.effects import Reply
 from failover_agent.core.events import ReleaseReceived, VoteRequested
 from failover_agent.core.messages import (
@@ -54,8 +53,12 @@ def voter_of(state: State) -> Voter:
 
 def become(turn: Turn, after: Voter) -> None:
     """This node's voter is `after` from now on; the durable part follows (V3)."""
-    turn.set_durable(after.durable)
-    turn.state = replace(turn.state, promise=after.promise, grants_after_s=after.grants_after_s)
+    turn.state = replace(
+        turn.state,
+        durable=after.durable,
+        promise=after.promise,
+        grants_after_s=after.grants_after_s,
+    )
 
 
 def standing_promise(state: State, now: float) -> Promise | None:
@@ -212,8 +215,10 @@ def _note_candidate(turn: Turn, request: VoteRequest) -> None:
 
 def wait_as_told(turn: Turn, longest_lease_s: float) -> None:
     """V4: without a record nothing is granted before the longest lease known to anybody is over."""
-    become_so = voter.wait_as_told(voter_of(turn.state), longest_lease_s)
-    turn.state = replace(turn.state, grants_after_s=become_so.grants_after_s)
+    mine = voter_of(turn.state)
+    after = voter.wait_as_told(mine, longest_lease_s)
+    if after is not mine:
+        turn.state = replace(turn.state, grants_after_s=after.grants_after_s)
 
 
 def known_reason(reason: Reason) -> Reason:
@@ -231,6 +236,7 @@ def take_release(turn: Turn, holder: Holder, term: int) -> bool:
     state = turn.state
     peer = state.peers[holder.role]
     turn.set_peer(replace(peer, released_term=max(peer.released_term, term)))
+    end_hold_of_arbiter(turn, holder, term)
     if state.is_holding or not state.may_save:
         return False
     after = voter.release(voter_of(state), turn.now, holder, term)
@@ -239,6 +245,17 @@ def take_release(turn: Turn, holder: Holder, term: int) -> bool:
     become(turn, after)
     turn.set_peer(replace(turn.state.peers[holder.role], holding=False))
     return True
+
+
+def end_hold_of_arbiter(turn: Turn, holder: Holder, term: int) -> None:
+    """V8: `holder` renews or releases `term`, so it is held for no more: an arbiter that does not
+    know of that yet will say so again, and one that forgot the hold need not be waited for.
+    """
+    arbiter = turn.state.peers.get(turn.policy.arbiter or turn.state.role)
+    if arbiter is None or arbiter.promised_until_s != FOREVER or arbiter.promised_to != holder:
+        return
+    if term >= (arbiter.term or 0):
+        turn.set_peer(replace(arbiter, promised_to=None, promised_until_s=turn.now))
 
 
 def on_release(turn: Turn, event: ReleaseReceived) -> None:

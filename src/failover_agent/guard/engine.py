@@ -4,6 +4,8 @@ Plain HTTP/1.0 by hand, all requests side by side: a hung engine costs one limit
 A name is never put into a path, where the engine would also take it for the beginning of an id.
 """
 
+from __future__ import annotations
+
 import json
 import re
 import select
@@ -12,15 +14,62 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from failover_agent.guard.watch import CONTAINER_ID
 
+if TYPE_CHECKING:
+    import ssl
+
 MOST_ANSWER = 1 << 22
 READ = 1 << 16
 
+TLS = "https://"
+"""An engine behind TLS; unix:// and tcp:// have none."""
 
-def kill(host: str, names: Sequence[str], ids: Iterable[str], limit_s: float) -> Mapping[str, bool]:
+
+@dataclass(frozen=True, slots=True)
+class TlsFiles:
+    """Of a host that begins with https://: who signed the engine's certificate, and our own with
+    its key. Each the path of a PEM file, or empty: the authorities of this system, no certificate.
+    """
+
+    ca_file: str = ""
+    cert_file: str = ""
+    key_file: str = ""
+
+
+NO_FILES = TlsFiles()
+
+
+def tls_context(files: TlsFiles) -> ssl.SSLContext:
+    """Asks for the engine's certificate and checks it, name and all. Raises OSError (ssl.SSLError
+    among them) where a file cannot be used; never asks for a passphrase.
+    """
+    import ssl  # some megabytes, for those who use TLS
+
+    context = ssl.create_default_context(cafile=files.ca_file or None)
+    if files.cert_file:
+        context.load_cert_chain(files.cert_file, files.key_file or None, password="")
+    return context
+
+
+def prepare(files: TlsFiles) -> None:
+    """All that TLS needs is in memory afterwards. What is wrong with the files is the agent's to
+    say.
+    """
+    with suppress(OSError, ValueError):
+        tls_context(files)
+
+
+def kill(
+    host: str,
+    names: Sequence[str],
+    ids: Iterable[str],
+    limit_s: float,
+    files: TlsFiles = NO_FILES,
+) -> Mapping[str, bool]:
     """SIGKILL to these containers, and to whatever bears these names now.
 
     By id: did the engine end it now? Takes at most `limit_s` seconds, but for the resolver, where
@@ -30,11 +79,15 @@ def kill(host: str, names: Sequence[str], ids: Iterable[str], limit_s: float) ->
     known = sorted(set(ids))
     wanted = json.dumps({"name": [f"^/{re.escape(name)}$" for name in names]})
     orders = [_kill_order(it) for it in known]
+    try:
+        context = tls_context(files) if host.startswith(TLS) else None
+    except (OSError, ValueError):
+        return {}
     listing, *answers = _ask(
-        host, [f"GET /containers/json?filters={quote(wanted)}", *orders], ends_at_s
+        host, context, [f"GET /containers/json?filters={quote(wanted)}", *orders], ends_at_s
     )
     new = [it for it in _ids(listing) if it not in known]
-    answers += _ask(host, [_kill_order(it) for it in new], ends_at_s) if new else []
+    answers += _ask(host, context, [_kill_order(it) for it in new], ends_at_s) if new else []
     return {
         it: answer.split(b" ", 2)[1:2] == [b"204"]
         for it, answer in zip((*known, *new), answers, strict=True)
@@ -54,23 +107,65 @@ def _ids(answer: bytes) -> list[str]:
     return []
 
 
+class _Tls:
+    """What goes over the wire for one request, and what came. Raises OSError for what is not right:
+    a certificate, or no TLS at all.
+    """
+
+    def __init__(self, context: ssl.SSLContext, name: str, request: bytes) -> None:
+        import ssl
+
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=name)
+        self._waits: tuple[type[Exception], ...] = (ssl.SSLWantReadError,)
+        self._ends: tuple[type[Exception], ...] = (ssl.SSLZeroReturnError, ssl.SSLEOFError)
+        self._request = request
+
+    def to_send(self) -> bytes:
+        """Takes a step, as far as it goes."""
+        if self._request:
+            with suppress(*self._waits):
+                self._tls.do_handshake()
+                self._tls.write(self._request)
+                self._request = b""
+        return self._outgoing.read()
+
+    def receive(self, part: bytes) -> tuple[bytes, bool]:
+        """What the engine said, and whether that was all. `part` empty: the connection ended."""
+        if part:
+            self._incoming.write(part)
+        else:
+            self._incoming.write_eof()
+        plain = bytearray()
+        with suppress(*self._waits):
+            try:
+                while not self._request and (said := self._tls.read(READ)):
+                    plain += said
+            except self._ends:
+                return bytes(plain), True
+        return bytes(plain), not part
+
+
 @dataclass(slots=True)
 class _Question:
     """One request on a connection of its own; `answer` is whole when the engine closes it."""
 
     socket: socket.socket
-    request: bytes
+    unsent: bytes
+    tls: _Tls | None = None
     answer: bytearray = field(default_factory=bytearray)
     has_ended: bool = False
 
 
-def _ask(host: str, requests: Sequence[str], ends_at_s: float) -> list[bytes]:
+def _ask(
+    host: str, context: ssl.SSLContext | None, requests: Sequence[str], ends_at_s: float
+) -> list[bytes]:
     """Their answers, empty where one did not come to its end."""
     questions: list[_Question | None] = []
     for request in requests:
         text = f"{request} HTTP/1.0\r\nHost: docker\r\nContent-Length: 0\r\n\r\n"
         try:
-            questions.append(_Question(_connect(host), text.encode()))
+            questions.append(_question(host, context, text.encode()))
         except (OSError, ValueError):
             questions.append(None)
     open_ones = {it.socket.fileno(): it for it in questions if it is not None}
@@ -87,8 +182,7 @@ def _ask(host: str, requests: Sequence[str], ends_at_s: float) -> list[bytes]:
             except OSError:
                 question.answer.clear()
                 question.has_ended = True
-            if not question.request:
-                poll.modify(handle, select.POLLIN)
+            poll.modify(handle, select.POLLIN | (select.POLLOUT if question.unsent else 0))
             if question.has_ended:
                 poll.unregister(handle)
                 del open_ones[handle]
@@ -98,14 +192,28 @@ def _ask(host: str, requests: Sequence[str], ends_at_s: float) -> list[bytes]:
     return [bytes(it.answer) if it is not None and it.has_ended else b"" for it in questions]
 
 
+def _question(host: str, context: ssl.SSLContext | None, request: bytes) -> _Question:
+    """Raises OSError, or ValueError for a bad host."""
+    if context is None:
+        return _Question(_connect(host), request)
+    tls = _Tls(context, _name_and_port(host)[0], request)
+    return _Question(_connect(host), tls.to_send(), tls)
+
+
 def _go_on(question: _Question, happened: int) -> None:
     """Raises OSError where the connection broke, BlockingIOError where it is not time yet."""
-    if question.request and happened & select.POLLOUT:
-        question.request = question.request[question.socket.send(question.request) :]
+    if question.unsent and happened & select.POLLOUT:
+        question.unsent = question.unsent[question.socket.send(question.unsent) :]
     elif happened & ~select.POLLOUT:
         part = question.socket.recv(READ)
-        question.answer += part
-        question.has_ended = not part or len(question.answer) > MOST_ANSWER
+        if question.tls is None:
+            question.answer += part
+            question.has_ended = not part
+        else:
+            plain, question.has_ended = question.tls.receive(part)
+            question.answer += plain
+            question.unsent += question.tls.to_send()
+        question.has_ended |= len(question.answer) > MOST_ANSWER
 
 
 def _connect(host: str) -> socket.socket:
@@ -114,9 +222,8 @@ def _connect(host: str) -> socket.socket:
         family, address = socket.AF_UNIX, host.removeprefix("unix://")
         made = socket.socket(family, socket.SOCK_STREAM)
     else:
-        name, _, port = host.removeprefix("tcp://").rpartition(":")
         [(found, _, _, _, where), *_] = socket.getaddrinfo(
-            name.strip("[]"), int(port), type=socket.SOCK_STREAM
+            *_name_and_port(host), type=socket.SOCK_STREAM
         )
         made = socket.socket(found, socket.SOCK_STREAM)
         address = where  # type: ignore[assignment]  # of another family
@@ -132,6 +239,12 @@ def _connect(host: str) -> socket.socket:
         made.close()
         raise
     return made
+
+
+def _name_and_port(host: str) -> tuple[str, int]:
+    """Raises ValueError."""
+    name, _, port = host.partition("://")[2].rpartition(":")
+    return name.strip("[]"), int(port)
 
 
 def _now() -> float:

@@ -16,9 +16,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from failover_agent.guard.engine import NO_FILES, TlsFiles
 from failover_agent.guard.watch import Lease, Target, Watch
 
 SCHEMA = 1
+LONGEST_CONFIG = 1_000_000
+"""Bytes."""
 SUFFIX = ".lease"
 USUAL_FOLDER = Path("/run/failover-agent")
 USUAL_CONFIG = Path("/etc/failover-agent/config.toml")
@@ -41,9 +44,10 @@ class Saved:
     """
 
     path: Path
-    docker_host: str
     agent: tuple[int, str]
     watch: Watch
+    docker_host: str
+    docker_files: TlsFiles = NO_FILES
 
 
 def read_owner(config: Path | None, role: str | None, environ: Mapping[str, str]) -> Owner:
@@ -63,7 +67,7 @@ def expect(owner: Owner, environ: Mapping[str, str]) -> Path | None:
     wrong with the rest, the agent will tell.
     """
     try:
-        keys = tomllib.loads(Path(owner.config).read_text())
+        keys = tomllib.loads(_glance(owner.config))
         prefix = "FAILOVER_AGENT_"
         cluster = environ.get(f"{prefix}CLUSTER") or keys.get("cluster", "default")
         if owner.role == "witness":
@@ -72,8 +76,17 @@ def expect(owner: Owner, environ: Mapping[str, str]) -> Path | None:
         chosen = chosen or keys.get(owner.role, {}).get("control_socket")
         control_socket = Path(chosen) if chosen else USUAL_FOLDER / f"{cluster}.sock"
         return control_socket.with_suffix(SUFFIX)
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError):
         return None
+
+
+def _glance(path: str) -> str:
+    """What there is to read at once, as far as it can be a configuration: no pipe is waited for,
+    and of what has no end a part is enough. Raises OSError, ValueError.
+    """
+    opened = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(opened, "rb") as content:
+        return (content.read(LONGEST_CONFIG) or b"").decode("utf-8-sig")
 
 
 def search(owner: Owner, environ: Mapping[str, str]) -> Path | None:
@@ -133,6 +146,7 @@ def write(saved: Saved, owner: Owner) -> None:
         "schema": SCHEMA,
         **asdict(owner),
         "docker_host": saved.docker_host,
+        "docker_files": asdict(saved.docker_files),
         "agent": saved.agent,
         "heartbeat_timeout_s": watch.heartbeat_timeout_s,
         "kill_budget_s": watch.kill_budget_s,
@@ -155,17 +169,25 @@ def read(path: Path, boot_id: str) -> Saved | None:
     content = _content(path, boot_id)
     try:
         pid, started = content["agent"]
-        ends = math.inf if content["held"] else float(content["valid_until_s"])
+        ends = math.inf if content["held"] else _number(content["valid_until_s"])
         watch = Watch(
-            heartbeat_timeout_s=float(content["heartbeat_timeout_s"]),
-            kill_budget_s=float(content["kill_budget_s"]),
+            heartbeat_timeout_s=_number(content["heartbeat_timeout_s"]),
+            kill_budget_s=_number(content["kill_budget_s"]),
             child=int(content["child"]),
             lease=Lease(int(content["term"]), tuple(content["names"]), ends),
             targets=tuple(_targets(content["targets"])),
         )
-        return Saved(path, str(content["docker_host"]), (int(pid), str(started)), watch)
-    except (KeyError, TypeError, ValueError):
+        files = TlsFiles(**content.get("docker_files", {}))  # an older guard wrote none
+        return Saved(path, (int(pid), str(started)), watch, str(content["docker_host"]), files)
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
+
+
+def _number(value: Any) -> float:
+    """Raises ValueError for what no moment can be compared with."""
+    if not math.isfinite(number := float(value)):
+        raise ValueError(value)
+    return number
 
 
 def _targets(rows: list[dict[str, Any]]) -> Iterator[Target]:
@@ -179,5 +201,5 @@ def _content(path: Path, boot_id: str) -> dict[str, Any]:
         content = json.loads(path.read_text())
         is_ours = content["schema"] == SCHEMA and content["boot_id"] == boot_id
         return dict(content) if is_ours else {}
-    except (OSError, KeyError, TypeError, ValueError):
+    except (OSError, KeyError, TypeError, ValueError, RecursionError):
         return {}

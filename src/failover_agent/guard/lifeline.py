@@ -5,7 +5,7 @@ SOCK_SEQPACKET keeps datagrams whole and in order, and tells each end when the o
 
 import json
 import math
-from dataclasses import asdict, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
 from typing import Any
 
 VARIABLE = "FAILOVER_AGENT_LIFELINE"
@@ -15,19 +15,26 @@ LONGEST = 1 << 16
 """Bytes of a datagram: the names of a thousand containers and more."""
 
 
+TOO_MUCH = (OverflowError, RecursionError)
+"""JSON that says more than can be held."""
+
+
 class GarbledError(ValueError):
     """Not a message that we know."""
 
 
 @dataclass(frozen=True, slots=True)
 class Hello:
-    """The agent's first word. `log_format` is "text" or "json"."""
+    """The agent's first word. `log_format` is "text" or "json"; the files are engine.TlsFiles."""
 
     lease_file: str
     docker_host: str
     heartbeat_timeout_s: float
     kill_budget_s: float
     log_format: str
+    docker_ca_file: str = ""
+    docker_cert_file: str = ""
+    docker_key_file: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,12 +105,13 @@ def encode(message: Message) -> bytes:
 
 
 def decode(datagram: bytes) -> Message:
-    """The message. Raises GarbledError."""
+    """The message; what has a default may be left out. Raises GarbledError."""
     try:
         said = json.loads(datagram)
         kind = _KINDS[said.pop("say")]
-        return kind(**{field.name: _fit(said[field.name], field.type) for field in fields(kind)})
-    except (AttributeError, KeyError, TypeError, ValueError, RecursionError) as error:
+        names = [it for it in fields(kind) if it.default is MISSING or it.name in said]
+        return kind(**{field.name: _fit(said[field.name], field.type) for field in names})
+    except (AttributeError, LookupError, TypeError, ValueError, *TOO_MUCH) as error:
         raise GarbledError(f"{error!r}") from error
 
 

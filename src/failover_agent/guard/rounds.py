@@ -32,14 +32,19 @@ class Rounds:
         engine.kill("unix:///nonexistent", ("nobody",), (), 0)
         kill.kill(())
 
+    def prepare(self, docker_host: str, files: engine.TlsFiles) -> None:
+        """As rehearse(), for an engine behind TLS; beside the loop, for it reads from a disk."""
+        if docker_host.startswith(engine.TLS):
+            system.beside(lambda: engine.prepare(files), "tls")
+
     def begin(self, now: float) -> None:
         """A lease has ended: the first round is due at once."""
         self.due_at_s = self._seen_at_s = now
         self._engine_ids = frozenset()
 
-    def go(self, watched: Watch, docker_host: str, now: float) -> None:
+    def go(self, watched: Watch, docker_host: str, files: engine.TlsFiles, now: float) -> None:
         """One round."""
-        self._ask_engine(watched, docker_host)
+        self._ask_engine(watched, docker_host, files)
         if kill.kill(watch.condemned(watched), self._engine_ids):
             self._seen_at_s = now
         self.due_at_s = now + max(ROUND_S, SHARE * (system.now() - now))
@@ -52,7 +57,7 @@ class Rounds:
         """May an order to the engine still be on its way?"""
         return self._asking is not None and self._asking.is_alive()
 
-    def _ask_engine(self, watched: Watch, docker_host: str) -> None:
+    def _ask_engine(self, watched: Watch, docker_host: str, files: engine.TlsFiles) -> None:
         """One thread at most: an engine that hangs holds up nobody but itself."""
         if watched.lease is None or not docker_host or self.is_asking():
             return
@@ -60,7 +65,7 @@ class Rounds:
         ids = {target.container_id for target in watch.condemned(watched)} | self._engine_ids
 
         def ask() -> None:
-            answers = engine.kill(docker_host, names, ids, limit_s)
+            answers = engine.kill(docker_host, names, ids, limit_s, files)
             self._engine_ids |= answers.keys()
             if any(answers.values()):
                 self._seen_at_s = system.now()

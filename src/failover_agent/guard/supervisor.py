@@ -1,6 +1,7 @@
 """The guard's loop: starts the agent, listens to it, and kills when the time has come.
 
-One loop, which waits for nothing but events and time, and never longer than `TICK_S`. What might
+One loop, which waits for nothing but events and time: while a lease is armed never longer than
+`TICK_S`, for a clock that stood still in a suspend wakes nobody. What might
 hang (the engine, whoever reads our log) is done beside it by threads.
 """
 
@@ -13,14 +14,16 @@ import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from failover_agent.guard import file, kill, lifeline, system, watch
+from failover_agent.guard import engine, file, kill, lifeline, system, watch
 from failover_agent.guard.lifeline import Arm, Armed, Disarm, Hello, Move, Seen, Welcome
 from failover_agent.guard.rounds import Rounds
 from failover_agent.guard.watch import Lease, Target, Watch
 
 TICK_S = 0.1
-AWAY_S = 3 * TICK_S
-"""A guard that has not looked for so long was frozen, or had no processor."""
+IDLE_TICK_S = 0.5
+"""Where nothing is armed there is no moment to be missed."""
+AWAY_S = 2 * TICK_S
+"""A guard that comes so late to look was frozen, or had no processor."""
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 YOUNG_S = 10.0
@@ -64,6 +67,7 @@ class _Supervisor:
 
         self._watch = Watch()
         self._docker_host = ""
+        self._docker_files = engine.NO_FILES
         self._lock: file.Lock | None = None
         self._lease_file: Path | None = None
         self._is_unsaved = False
@@ -81,6 +85,7 @@ class _Supervisor:
 
         self._rounds = Rounds()
         self._turned_at_s = math.inf
+        self._slept_s = 0.0  # at most, since then
         self._heard_more = False
 
     def run(self) -> int:
@@ -93,7 +98,7 @@ class _Supervisor:
             # What the agent has said comes first: a guard that was frozen has much to hear. What
             # did not fit into the line is still with the agent: it has a turn to say that too, and
             # one only, for a guard that is starved is always late.
-            was_away = now - self._turned_at_s > AWAY_S and bool(self._pid)
+            was_away = self._is_late(now) and bool(self._pid)
             hears_more = self._heard_more = was_away and not self._heard_more
             self._turned_at_s = now
             self._watchdog.ping(now)
@@ -102,7 +107,7 @@ class _Supervisor:
             if watch.is_due(self._watch, now) and not hears_more:
                 self._enforce(now)
             if self._watch.is_over and now >= self._rounds.due_at_s:
-                self._rounds.go(self._watch, self._docker_host, now)
+                self._rounds.go(self._watch, self._docker_host, self._docker_files, now)
             self._save()
             if self._leave_with is not None and self._may_leave(now):
                 self._log.flush()
@@ -132,7 +137,8 @@ class _Supervisor:
             return True
         # Its guard is dead, and it has not become one: it must not go on beside the next agent.
         kill.kill_process(*saved.agent)
-        self._watch, self._docker_host, self._lease_file = saved.watch, saved.docker_host, path
+        self._watch, self._lease_file = saved.watch, path
+        self._docker_host, self._docker_files = saved.docker_host, saved.docker_files
         left_s = watch.lease_until_s(self._watch) - system.now()
         sentence = "an earlier guard has left a lease, which is watched over from now on"
         self._log.say("info", "guard", sentence, remaining_s=f"{left_s:.3f}")
@@ -165,7 +171,8 @@ class _Supervisor:
                     self._lease_file.unlink(missing_ok=True)
                 else:
                     agent = (self._pid, kill.start_time(self._pid) if self._pid else "")
-                    saved = file.Saved(self._lease_file, self._docker_host, agent, self._watch)
+                    engine_at = (self._docker_host, self._docker_files)
+                    saved = file.Saved(self._lease_file, agent, self._watch, *engine_at)
                     file.write(saved, self._owner)
                 self._is_unsaved = False
             except OSError as error:
@@ -309,6 +316,10 @@ class _Supervisor:
                     before, child, message.heartbeat_timeout_s, message.kill_budget_s
                 )
                 self._docker_host = message.docker_host
+                self._docker_files = engine.TlsFiles(
+                    message.docker_ca_file, message.docker_cert_file, message.docker_key_file
+                )
+                self._rounds.prepare(self._docker_host, self._docker_files)
                 self._log.is_json = message.log_format == "json"
                 self._move_file(Path(message.lease_file))
             case Seen():
@@ -383,12 +394,29 @@ class _Supervisor:
             moments.append(self._rounds.due_at_s)
         if not self._pid and self._leave_with is None:
             moments.append(self._start_at_s)
-        self._sleep(max(min(moments) - system.now(), 0))
+        due_at_s = min(moments)
+        has_more_to_do = self._is_unsaved or self._to_answer is not None
+        has_more_to_do = has_more_to_do or bool(self._signals.waiting) or not self._pid
+        is_idle = self._watch.lease is None and not has_more_to_do
+        tick_s = self._watchdog.at_most(IDLE_TICK_S) if is_idle else TICK_S
+        while not self._sleep(min(max(due_at_s - system.now(), 0), tick_s)):
+            now = system.now()
+            if has_more_to_do or now >= due_at_s or self._is_late(now):
+                return
+            self._turned_at_s = now  # Nothing has happened: that was the turn.
+            self._watchdog.ping(now)
 
-    def _sleep(self, limit_s: float) -> None:
+    def _is_late(self, now: float) -> bool:
+        return now - self._turned_at_s - self._slept_s > AWAY_S
+
+    def _sleep(self, limit_s: float) -> bool:
+        """Has something happened meanwhile?"""
+        self._slept_s = limit_s
         poll = select.poll()
         poll.register(self._signals.wakes, select.POLLIN)
         if self._lifeline is not None and not self._was_killed:
             poll.register(self._lifeline, select.POLLIN)
-        poll.poll(math.ceil(min(limit_s, TICK_S) * 1000))
-        self._signals.clear()
+        has_happened = bool(poll.poll(math.ceil(limit_s * 1000)))
+        if has_happened:  # What comes after the poll wakes the next one.
+            self._signals.clear()
+        return has_happened

@@ -116,6 +116,10 @@ class Watchdog:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         self._socket.setblocking(False)
 
+    def at_most(self, pause_s: float) -> float:
+        """So long a pause of the loop, or one that systemd does not mind."""
+        return min(pause_s, self._every_s) if self._every_s else pause_s
+
     def ping(self, now_s: float) -> None:
         """Called whenever the loop turns."""
         if self._every_s and now_s >= self._next_s:

@@ -149,9 +149,12 @@ def move(watch: Watch, child: int, term: int, valid_until_s: float, now: float) 
 
 
 def disarm(watch: Watch, child: int, term: int) -> Watch:
-    """Everything was seen to be stopped, in this term or a later one. Raises RefusedError."""
+    """Everything was seen to be stopped, in this term or a later one. Raises RefusedError.
+
+    After the end was enforced a later agent says it, which may have lost its record, and its terms.
+    """
     _check_speaker(watch, child)
-    if watch.lease is not None and term < watch.lease.term:
+    if watch.lease is not None and not watch.is_over and term < watch.lease.term:
         raise RefusedError(f"term {term}, and term {watch.lease.term} is armed")
     return replace(watch, lease=None, is_over=False)
 

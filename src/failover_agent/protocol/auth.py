@@ -55,6 +55,7 @@ class Outgoing:
     """A request as it leaves; needed to read its answer. `number` grows with each one we send."""
 
     to: Role
+    endpoint: int
     kind: Kind
     id: Id
     number: int
@@ -156,7 +157,8 @@ class Keeper:
         self._answering = peers | arbiters
         self._term = term
         self._seats = {role: Seat(living_for_s) for role in Role}
-        self._addresses: dict[Role, _Address] = {}
+        # One for each way there: where one leads astray, it does so for itself alone.
+        self._addresses: dict[tuple[Role, int], _Address] = {}
         self._sequences: Counter[tuple[Role, str]] = Counter()
         self._number = 0
 
@@ -173,7 +175,7 @@ class Keeper:
         self._term = max(self._term, wire.highest_term(request))
         self._sequences[to, path] += 1
         self._number += 1
-        address = self._addresses.get(to, _Address("", 0, 0))
+        address = self._addresses.get((to, endpoint), _Address("", 0, 0))
         written = RequestEnvelope(
             cluster=self.cluster,
             sender=self.me,
@@ -186,7 +188,7 @@ class Keeper:
         )
         body = envelope.write_request(written)
         signature = envelope.sign_request(self._secret, body) if self._secret else ""
-        return Outgoing(to, kind, written.id, self._number, Signed(body, signature))
+        return Outgoing(to, endpoint, kind, written.id, self._number, Signed(body, signature))
 
     def read_answer(
         self, sent: Outgoing, status: int, signature: str, body: bytes
@@ -241,10 +243,11 @@ class Keeper:
         """Keep how it wants to be addressed. Session 0 names none, and an answer that was overtaken
         by that to a later request tells nothing new.
         """
-        known = self._addresses.get(sent.to)
+        known = self._addresses.get((sent.to, sent.endpoint))
         if answered.session and (known is None or known.number <= sent.number):
             run_id, session = answered.sender.run_id, answered.session
-            self._addresses[sent.to] = _Address(run_id, session, sent.number)
+            known = _Address(run_id, session, sent.number)
+            self._addresses[sent.to, sent.endpoint] = known
 
     # --- we listen ----------------------------------------------------------------------------
 

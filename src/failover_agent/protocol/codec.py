@@ -19,6 +19,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from failover_agent.core.effects import Effect
 from failover_agent.core.events import Event
+from failover_agent.core.managed import Containers, ContainerView
 from failover_agent.core.policy import Policy
 from failover_agent.core.state import Durable, State
 
@@ -179,6 +180,19 @@ def _mapping(keys: _Codec, values: _Codec) -> _Codec:
     return _Codec(encode, decode)
 
 
+def _containers() -> _Codec:
+    """As an object by name. One that is filed under another name than its own would be lost."""
+    views = _mapping(_codec(str), _codec(ContainerView))
+
+    def decode(value: Any) -> Containers:
+        found = views.decode(value)
+        if wrong := [name for name, view in found.items() if view.name != name]:
+            raise CodecError(f"{wrong[0]!r:.80} is the name of another container")
+        return Containers(found.values())
+
+    return _Codec(views.encode, decode)
+
+
 def _codec(kind: Any) -> _Codec:
     """The codec of a type as it stands in a hint. TypeError for one that the core does not use."""
     origin, arguments = get_origin(kind), get_args(kind)
@@ -190,6 +204,8 @@ def _codec(kind: Any) -> _Codec:
         return _tuple(arguments)
     if origin is frozenset:
         return _frozenset(_codec(arguments[0]))
+    if kind is Containers:
+        return _containers()
     if origin is Mapping:
         return _mapping(_codec(arguments[0]), _codec(arguments[1]))
     if kind is float:

@@ -133,6 +133,9 @@ def is_same(one: str, other: str) -> bool:
 
 # --- JSON -----------------------------------------------------------------------------------------
 
+MOST_PATHS = 10
+"""Endpoints of one node: their number is one digit on the wire."""
+
 _Path = Annotated[str, Strict(), Field(pattern=r"^[0-9]/(heartbeat|vote|release|hello)$")]
 _Code = Annotated[str, Strict(), Field(max_length=64)]
 _Detail = Annotated[str, Strict(), Field(max_length=wire.LONGEST_SENTENCE)]

@@ -32,13 +32,19 @@ from failover_agent.core.messages import (
     VoteRequest,
 )
 from failover_agent.core.policy import Role
-from failover_agent.core.state import FOREVER, Health, Holder, Phase, Readiness, Reason
+from failover_agent.core.state import FOREVER, Health, Holder, Phase, Profile, Readiness, Reason
 
-MOST_BYTES = 64 * 1024
+MOST_BYTES = 128 * 1024
 """The size of a request or an answer, envelope and all. The bounds below cannot all be used up at
-once within it; 128 containers with ordinary names can."""
+once within it; a profile of MOST_CONTAINERS whose names have LONGEST_NAMES together can. A beat
+without a profile has a few hundred bytes, whatever the number of containers."""
 
-MOST_CONTAINERS = 128
+MOST_CONTAINERS = 1000
+"""In a profile, and so in a configuration."""
+
+LONGEST_NAMES = 24 * 1024
+"""The names of the containers of a configuration, together: they stand in a profile twice."""
+
 HIGHEST_NUMBER = 2**53
 """Of terms and sequence numbers: what every JSON reader can hold without rounding."""
 
@@ -93,8 +99,9 @@ Lease = Annotated[float, Strict(), Field(ge=0, le=LONGEST_LEASE_S, allow_inf_nan
 Remaining = Annotated[float, Strict(), Field(ge=0, le=2 * LONGEST_LEASE_S, allow_inf_nan=False)]
 Identifier = Annotated[str, Strict(), Field(min_length=1, max_length=64)]
 Digest = Annotated[str, Strict(), Field(max_length=128)]
+ProfileDigest = Annotated[str, Strict(), Field(max_length=64)]
 Name = Annotated[str, Strict(), Field(max_length=128)]
-Setting = Annotated[str, Strict(), Field(max_length=16 * 1024)]
+Setting = Annotated[str, Strict(), Field(max_length=LONGEST_NAMES + 2 * MOST_CONTAINERS)]
 Sentence = Annotated[str, Strict(), Field(max_length=LONGEST_SENTENCE)]
 
 strict = with_config(ConfigDict(extra="forbid"))
@@ -117,6 +124,12 @@ class _HolderJson(TypedDict):
 
 
 @strict
+class _ProfileJson(TypedDict):
+    specs: Annotated[tuple[tuple[Name, Digest, Digest], ...], Field(max_length=MOST_CONTAINERS)]
+    settings: Annotated[tuple[tuple[Name, Setting], ...], Field(max_length=64)]
+
+
+@strict
 class _BeatJson(TypedDict):
     number: Number
     phase: Phase
@@ -133,8 +146,9 @@ class _BeatJson(TypedDict):
     readiness: Readiness
     not_ready_because: Annotated[tuple[Sentence, ...], Field(max_length=MOST_SENTENCES)]
     may_lead: Flag
-    specs: Annotated[tuple[tuple[Name, Digest, Digest], ...], Field(max_length=MOST_CONTAINERS)]
-    settings: Annotated[tuple[tuple[Name, Setting], ...], Field(max_length=64)]
+    profile_digest: ProfileDigest
+    knows_digest: ProfileDigest
+    profile: _ProfileJson | None
 
 
 @strict
@@ -247,7 +261,7 @@ _NAMES: dict[type, tuple[str, ...]] = {
     kind: tuple(field.name for field in dataclasses.fields(kind) if field.name != "sender")
     for kind in (
         *(Beat, BeatAnswer, VoteRequest, VoteAnswer, ReleaseRequest, ReleaseAnswer),
-        *(Hello, HelloAnswer, Vote, Holder),
+        *(Hello, HelloAnswer, Vote, Holder, Profile),
     )
 }
 """The fields of each message, and of each part of one, as they are sent."""
@@ -303,7 +317,7 @@ def request_of(kind: Kind, value: object, sender: Sender) -> Request:
     """The request of this kind that `value` spells. Raises MalformedMessageError."""
     match kind:
         case Kind.HEARTBEAT:
-            return Beat(sender=sender, **check(_BEAT, value))
+            return _beat(check(_BEAT, value), sender)
         case Kind.VOTE:
             return VoteRequest(sender=sender, **check(_VOTE_REQUEST, value))
         case Kind.RELEASE:
@@ -318,7 +332,7 @@ def answer_of(kind: Kind, value: object, sender: Sender) -> Answer:
     match kind:
         case Kind.HEARTBEAT:
             both = check(_BEAT_ANSWER, value)
-            beat = None if both["beat"] is None else Beat(sender=sender, **both["beat"])
+            beat = None if both["beat"] is None else _beat(both["beat"], sender)
             vote = None if both["vote"] is None else _vote(both["vote"])
             _tell_apart(sender, "beat", beat)
             if beat is None and vote is None:
@@ -338,6 +352,15 @@ def answer_of(kind: Kind, value: object, sender: Sender) -> Answer:
             return ReleaseAnswer(sender=sender, **check(_RELEASE_ANSWER, value))
         case Kind.HELLO:
             return HelloAnswer(**check(_HELLO_ANSWER, value))
+
+
+def _beat(value: _BeatJson, sender: Sender) -> Beat:
+    told = value["profile"]
+    if told is not None and not value["profile_digest"]:
+        raise MalformedMessageError("profile: it has no digest")
+    profile = None if told is None else Profile(**told)
+    fields: dict[str, Any] = {**value, "profile": profile}
+    return Beat(sender=sender, **fields)
 
 
 def _tell_apart(sender: Sender, field: str, value: object) -> None:

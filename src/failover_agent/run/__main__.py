@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import logging
 import os
 import sys
@@ -41,7 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         run = run_witness if settings.role is Role.WITNESS else run_node
         return asyncio.run(run(settings, line, on_guard_lost))
     except FailoverAgentError as error:
-        sys.stderr.write(f"{error}\n")
+        with contextlib.suppress(OSError):  # who does not listen gets the exit code all the same
+            os.write(sys.stderr.fileno(), f"{error}\n".encode(errors="replace"))
         return error.exit_code
 
 

@@ -28,13 +28,13 @@ from failover_agent.adapters.record import RecordStore, read_host
 from failover_agent.adapters.systemd import Notifier, stop_kind
 from failover_agent.agent import Agent, Hands, Message
 from failover_agent.config import Settings
-from failover_agent.core import startup
+from failover_agent.core import paths, startup
 from failover_agent.core.events import StopRequested
 from failover_agent.core.messages import Sender
 from failover_agent.core.policy import PartitionPolicy, Policy, Role
 from failover_agent.errors import ExitCode
 from failover_agent.protocol.auth import Keeper
-from failover_agent.run.signals import tell_of_no_reload
+from failover_agent.run.signals import allow_many_files, tell_of_no_reload
 from failover_agent.web.app import (
     serve_operator,
     serve_public,
@@ -96,6 +96,7 @@ async def run_node(settings: Settings, line: Line, on_guard_lost: Callable[[], N
     arbiter is waited for.
     """
     set_up(format_name=settings.keys.log.format, level=settings.keys.log.level)
+    allow_many_files()
     async with AsyncExitStack() as stack:
         node = await _build(settings, line, on_guard_lost, stack)
         try:
@@ -142,6 +143,10 @@ async def _build(
     )
     _announce(settings, policy, record)
 
+    endpoints = {settings.node.peer: settings.node.endpoints}
+    arbiter = settings.arbiter
+    if arbiter is not None and arbiter.kind == "witness":
+        endpoints[Role.WITNESS] = arbiter.endpoints
     state = startup.begin(
         policy,
         node_id=record.node_id,
@@ -152,6 +157,7 @@ async def _build(
         now=clock.now(),
         lease_until_s=line.lease_until_s,
     )
+    state = paths.known(state, endpoints)
     notifier = Notifier(os.environ, now=clock.now)
     stack.callback(notifier.close)
 
@@ -171,6 +177,7 @@ async def _build(
     lifeline = _lifeline(settings, policy, line, agent, on_guard_lost)
     engine = DockerEngine(
         host=settings.docker_host,
+        files=settings.docker_files,
         names=keys.containers,
         post=agent.post,
         may_act=agent.may_act,
@@ -189,10 +196,6 @@ async def _build(
         arbiters=frozenset() if policy.arbiter is None else frozenset({policy.arbiter}),
         term=record.durable.term,
     )
-    endpoints = {settings.node.peer: keys.table(role).endpoint}
-    arbiter = settings.arbiter
-    if arbiter is not None and arbiter.kind == "witness":
-        endpoints[Role.WITNESS] = arbiter.endpoints
     peers = Peers(
         endpoints=endpoints,
         keeper=keeper,
@@ -232,6 +235,7 @@ def _lifeline(
         first_word = hello(
             lease_file=settings.node.lease_file,
             docker_host=settings.docker_host,
+            docker_files=settings.docker_files,
             heartbeat_timeout_s=policy.heartbeat_timeout_s,
             kill_budget_s=policy.kill_budget_s,
             log_format=settings.keys.log.format,
@@ -348,16 +352,17 @@ def _heed_signals(group: asyncio.TaskGroup, node: _Node) -> None:
 
     async def stop() -> None:
         kind = await stop_kind(os.environ)
+        is_restarting = kind.restarting or await node.engine.is_replacing_us()
         log.info(
             "stop",
             extra={
                 "fields": {
-                    "restarting": kind.restarting,
+                    "restarting": is_restarting,
                     "host_is_shutting_down": kind.host_is_shutting_down,
                 }
             },
         )
-        node.agent.post(StopRequested(kind.restarting, kind.host_is_shutting_down))
+        node.agent.post(StopRequested(is_restarting, kind.host_is_shutting_down))
 
     def heed() -> None:
         if not node.agent.has_ended:

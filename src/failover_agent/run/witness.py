@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import resource
 import secrets
 import signal
 from collections.abc import Callable
@@ -21,7 +20,7 @@ from failover_agent.config import Settings
 from failover_agent.core.policy import Role
 from failover_agent.errors import ExitCode
 from failover_agent.protocol.envelope import is_same, read_token
-from failover_agent.run.signals import tell_of_no_reload
+from failover_agent.run.signals import allow_many_files, tell_of_no_reload
 from failover_agent.web.app import (
     serve_witness,
     serve_witness_operator,
@@ -32,13 +31,18 @@ from failover_agent.witness import Pair, Witness
 LONGEST_SAVE_S = 2.0
 """Less than a node waits for an answer, so that a slow disk is told as what it is."""
 
+SET_ASIDE = (
+    "the record of this pair could not be read and was set aside; what was promised is not known,"
+    " so nobody new gets a vote for a while"
+)
+
 log = logging.getLogger(__name__)
 
 
 async def run_witness(settings: Settings, line: Line, on_guard_lost: Callable[[], None]) -> int:
     """Be the witness until a signal ends it; the exit code. Raises as `run_node` does."""
     set_up(format_name=settings.keys.log.format, level=settings.keys.log.level)
-    _allow_many_files()
+    allow_many_files()
     node, clock, run_id = settings.witness, Clock(), secrets.token_hex(8)
     async with AsyncExitStack() as stack:
         pairs: list[Pair] = []
@@ -51,6 +55,9 @@ async def run_witness(settings: Settings, line: Line, on_guard_lost: Callable[[]
                 deadline_s=LONGEST_SAVE_S,
             )
             stack.callback(record.close)
+            if record.set_aside is not None:
+                fields = {"cluster": cluster, "file": record.set_aside, "sentence": SET_ASIDE}
+                log.warning("record", extra={"fields": fields})
             timeout_s = settings.keys.heartbeat_timeout
             pair = Pair(
                 cluster, record, secret=secret, run_id=run_id, clock=clock, timeout_s=timeout_s
@@ -102,9 +109,3 @@ def _readers(secret: bytes | None) -> Callable[[str], bool]:
     """Who may read about all pairs: not whoever has the secret of one of them."""
     wanted = None if secret is None else read_token(secret)
     return lambda token: wanted is not None and is_same(token, wanted)
-
-
-def _allow_many_files() -> None:
-    """Each pair has a lock and two connections: as many as the system lets us have."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -111,7 +111,11 @@ class Hint:
 
 
 class Engine:
-    """One engine. Calls answer with an error for people, empty when they worked."""
+    """One engine. Calls answer with an error for people, empty when they worked.
+
+    `age` counts its comings and goings. `ends_survivors`: as without live-restore, an engine that
+    starts first ends what runs without one.
+    """
 
     def __init__(
         self, scheduler: Scheduler, host: str, names: tuple[str, ...], witness: Witness
@@ -122,6 +126,7 @@ class Engine:
         self._host = host
         self._witness = witness
         self._power = 0
+        self.age = 0
         self._patient: list[Call] = []
         self._listeners: dict[int, Callable[[Hint], None]] = {}
         self._listens = 0
@@ -129,6 +134,7 @@ class Engine:
         self.mode = Mode.ANSWERS
         self.can_see_processes = True
         self.has_stream = True
+        self.ends_survivors = False
         self.back: Signal[None] = Signal()
         self.gone: Signal[None] = Signal()
 
@@ -140,15 +146,14 @@ class Engine:
     # --- what an agent can do -------------------------------------------------------------------
 
     def start(self, name: str) -> Signal[str]:
-        """Start it for an agent; a running one is left alone."""
+        """Start it for an agent: a paused one goes on, a running one is left alone."""
         container = self.containers[name]
         called_at_s = self._scheduler.now_s
 
         def work() -> str:
             if not container.exists:
                 return "no such container"
-            if container.process is Process.PAUSED:
-                return "the container is paused"
+            self.unpause(name)
             if container.is_alive:
                 return ""
             if not container.can_start:
@@ -277,12 +282,18 @@ class Engine:
         self._alter(container, "recreated")
 
     def lose(self, mode: Mode, *, processes_die: bool = False) -> None:
-        """The engine hangs or is gone; its containers live on unless `processes_die`."""
-        self.mode = mode
+        """The engine hangs or is gone; its containers live on unless `processes_die`.
+
+        That is how it ends: one that has gone already ends nothing, nor does it hang.
+        """
+        was_gone = self.mode is Mode.REFUSES
+        processes_die = processes_die and not was_gone
+        self.mode = Mode.REFUSES if was_gone else mode
+        self.age += 1
         if processes_die:
             for container in self.containers.values():
                 self._end(container, "ended with its engine")
-        if mode is Mode.REFUSES:
+        if self.mode is Mode.REFUSES:
             # An open stream breaks at once; one of an engine that hangs just says nothing.
             gone, self.gone = self.gone, Signal()
             gone.fire(None)
@@ -290,6 +301,7 @@ class Engine:
     def recover(self) -> None:
         """It answers again; the calls that hung are carried out now."""
         self.mode = Mode.ANSWERS
+        self.age += 1
         self.has_stream = True
         patient, self._patient = self._patient, []
         for call in patient:
@@ -306,12 +318,23 @@ class Engine:
             self._end(container, "ended with its host")
 
     def power_on(self) -> None:
-        """A new boot; what has a restart policy comes back before anybody can ask."""
-        self.mode = Mode.ANSWERS
-        self.has_stream = True
+        """A new boot: there is no engine yet."""
+        self.mode = Mode.REFUSES
+        self.age += 1
+
+    def start_up(self) -> None:
+        """A new engine; what has a restart policy comes back before anybody can ask."""
+        self.end_survivors()
         for name, container in self.containers.items():
             if container.exists and container.restart_policy != "no":
                 self.launch(name, by_us=False)
+        self.recover()
+
+    def end_survivors(self) -> None:
+        """What an engine before this one left running, where `ends_survivors`."""
+        for container in self.containers.values():
+            if self.ends_survivors:
+                self._end(container, "ended by the next engine")
 
     # --- inside ---------------------------------------------------------------------------------
 

@@ -229,9 +229,16 @@ def _pause_container(world: World, fault: Fault) -> Undo:
 
 
 def _sicken_container(world: World, fault: Fault) -> Undo:
-    name = _container(world, fault)
-    world.sicken_container(fault.host, name)
-    return lambda: world.cure_container(fault.host, name)
+    """What makes it ill is not mended by a restart."""
+    container = world.hosts[fault.host].engine.containers[_container(world, fault)]
+    container.gets_healthy = False
+    world.sicken_container(fault.host, container.name)
+
+    def undo() -> None:
+        container.gets_healthy = True
+        world.cure_container(fault.host, container.name)
+
+    return undo
 
 
 def _remove_container(world: World, fault: Fault) -> Undo:

@@ -22,6 +22,9 @@ from failover_agent.simulation.witness import Witness
 GLANCE_S = 0.25
 """The checkers look at the whole world this often."""
 
+AT_ONCE_S = (0.0, 0.0)
+"""From the word to start an agent, or to boot an engine, until it is there."""
+
 
 class Ground:
     """What there is in one run of the simulation."""
@@ -42,6 +45,7 @@ class Ground:
         self.is_healed = False
         self.a_record_was_lost = False
         self.forgot_at_s = LONG_AGO_S
+        self.agent_starts_s = self.engine_boots_s = AT_ONCE_S
         self.scheduler.after(GLANCE_S, self._glance)
 
     def next_run(self) -> int:

@@ -29,7 +29,7 @@ from failover_agent.core.events import (
     StartFailed,
     StopFailed,
 )
-from failover_agent.simulation.engine import Check, Hint, Mode, void
+from failover_agent.simulation.engine import Check, Hint, Mode, Process, void
 from failover_agent.simulation.scheduler import Signal, Task, either
 
 if TYPE_CHECKING:
@@ -46,6 +46,12 @@ LOST_AFTER_S = 2.0
 
 HEALTHY_WITHIN_S = 6.0
 """How long a start waits for its health check."""
+
+SETTLED_S = 0.3
+"""How long what was started has to run before it counts as started."""
+
+LOOK_S = 0.05
+"""So late it is seen, at most, that it ended meanwhile."""
 
 STOPPED_WITHIN_S = 8.0
 """How long a stop is tried before it is reported as failed."""
@@ -167,16 +173,36 @@ class Lane:
         self._working = None
 
     async def _start(self, order: StartContainers) -> None:
+        settled_at_s = 0.0
         for name in order.names:
             if not self._agent.may_act(order.term):
                 self._agent.post(StartFailed(order.term, name, "no longer allowed"))
                 return
+            ran_before = self._engine.containers[name].process is Process.RUNNING
             error = await self._engine.start(name)
+            if not ran_before:
+                settled_at_s = self._agent.world.scheduler.now_s + SETTLED_S
             error = error or await self._gets_healthy(name)
             if error:
                 self._agent.post(StartFailed(order.term, name, error))
                 return
-        self._agent.post(ContainersStarted(order.term))
+        ended = await self._see_all_run(order.names, settled_at_s)
+        if ended:
+            self._agent.post(StartFailed(order.term, ended, "it ended at once"))
+        else:
+            self._agent.post(ContainersStarted(order.term))
+
+    async def _see_all_run(self, names: tuple[str, ...], settled_at_s: float) -> str:
+        """A process that ends at once did not start; the answer is its name, or empty."""
+        scheduler = self._agent.world.scheduler
+        while True:
+            for name in names:
+                if self._engine.containers[name].process is not Process.RUNNING:
+                    return name
+            wait_s = settled_at_s - scheduler.now_s
+            if wait_s <= 0 or self.is_stopping:
+                return ""
+            await either(self._stop_wanted, scheduler.sleep(min(wait_s, LOOK_S)))
 
     async def _gets_healthy(self, name: str) -> str:
         """Wait for the health check, if there is one; the answer is an error or empty."""
@@ -195,7 +221,11 @@ class Lane:
         if not self._agent.may_act(order.term):
             self._agent.post(RepairFinished(order.term, order.name, "no longer allowed"))
             return
-        error = await self._engine.start(order.name)
+        container, error = self._engine.containers[order.name], ""
+        if not container.is_alive:
+            error = await self._engine.start(order.name)
+        if not error and not container.is_up:
+            error = f"is {container.process.value}, {container.check.value}"
         self._agent.post(RepairFinished(order.term, order.name, error))
 
     async def _stop(self, order: StopContainers) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from failover_agent.core.policy import Policy, Role
 from failover_agent.simulation.etcd import Store
 from failover_agent.simulation.facts import AgentBegan, AgentEnded, Booted
-from failover_agent.simulation.ground import Ground
+from failover_agent.simulation.ground import AT_ONCE_S, Ground
 from failover_agent.simulation.guard import SAY_S, STARTS_AGENT_S, Guard
 from failover_agent.simulation.machine import SAVE_S, Machine
 from failover_agent.simulation.node import Agent, Host
@@ -39,13 +39,41 @@ class Machines(Ground):
         self.tell(name, "the host boots")
         self.hosts[name].power_on()
         self.chronicle.happened(Booted(name))
+        self.start_engine(name)
         self.weather.end(Kind.HOST, name, "is off")
         if agent:
             self.start_agent(name)
 
+    def start_engine(self, name: str) -> None:
+        """It takes `engine_boots_s`; then it starts what has a restart policy, and answers.
+
+        What the engine before it left running it may have ended some time before that.
+        """
+        host = self.hosts[name]
+        if self.engine_boots_s == AT_ONCE_S:
+            host.engine.start_up()
+            return
+        age, wait_s = host.engine.age, host.dice.uniform(*self.engine_boots_s)
+        self.weather.begin(Kind.ENGINE, name, "boots")
+
+        def clear() -> None:
+            if host.is_on and host.engine.age == age:
+                host.engine.end_survivors()
+
+        self.scheduler.after(wait_s * host.dice.random(), clear)
+
+        def answer() -> None:
+            if host.is_on and host.engine.age == age:
+                self.tell(name, "the engine is up")
+                self.weather.end(Kind.ENGINE, name, "boots")
+                host.engine.start_up()
+
+        self.scheduler.after(wait_s, answer)
+
     def crash_host(self, name: str) -> None:
         """Power cut."""
         self.tell(name, "the host crashes")
+        self.weather.end(Kind.ENGINE, name, "boots")
         self.weather.begin(Kind.HOST, name, "is off")
         self._agent_is_gone(name)
         self._guard_is_gone(name)
@@ -54,7 +82,24 @@ class Machines(Ground):
     # --- agents -----------------------------------------------------------------------------------
 
     def start_agent(self, name: str) -> None:
-        """Start the agent, as systemd would: with its guard, or by the guard that is there."""
+        """Start the agent, as systemd would: with its guard, or by the guard that is there.
+
+        It takes `agent_starts_s` to be there.
+        """
+        host = self.hosts[name]
+        if self.agent_starts_s == AT_ONCE_S:
+            self._start_agent_now(name)
+        elif host.agent_comes_at_s <= self.now_s:
+            host.agent_comes_at_s = self.now_s + host.dice.uniform(*self.agent_starts_s)
+            boot = host.boot
+            self.scheduler.at(host.agent_comes_at_s, lambda: self._agent_comes(name, boot))
+
+    def _agent_comes(self, name: str, boot: int) -> None:
+        host = self.hosts[name]
+        if host.is_on and host.boot == boot and host.agent is None:
+            self._start_agent_now(name)
+
+    def _start_agent_now(self, name: str) -> None:
         guard = self.hosts[name].guard
         if guard is not None and guard.is_frozen:
             guard.call(lambda: self._start_if_gone(name))

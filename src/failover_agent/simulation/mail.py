@@ -16,6 +16,8 @@ from failover_agent.core.events import (
     HeartbeatAnswered,
     HeartbeatFailed,
     HeartbeatReceived,
+    PathAnswered,
+    PathFailed,
     ReleaseAnswered,
     ReleaseFailed,
     ReleaseReceived,
@@ -33,12 +35,35 @@ from failover_agent.core.messages import (
     VoteRequest,
 )
 from failover_agent.core.policy import Role
+from failover_agent.core.state import NEVER
 from failover_agent.simulation.etcd import Client
 from failover_agent.simulation.facts import Said
-from failover_agent.simulation.network import Exchange
+from failover_agent.simulation.network import Exchange, cable
 
 if TYPE_CHECKING:
     from failover_agent.simulation.node import Agent
+
+
+class _Once:
+    """One order on its way over all cables: the first answer counts, or the failure of all."""
+
+    def __init__(
+        self, answered: Callable[[Any], None], failed: Callable[[str], None], cables: int
+    ) -> None:
+        self._answered = answered
+        self._failed = failed
+        self._left = cables
+        self._is_answered = False
+
+    def answered(self, answer: Any) -> None:
+        if not self._is_answered:
+            self._is_answered = True
+            self._answered(answer)
+
+    def failed(self, error: str) -> None:
+        self._left -= 1
+        if self._left == 0 and not self._is_answered:
+            self._failed(error)
 
 
 class Mail:
@@ -50,6 +75,7 @@ class Mail:
         self._requests: dict[int, Exchange[Any]] = {}
         self._last_request = 0
         self._newest_run: dict[Role, int] = {}
+        self._ways: dict[str, float] = {}  # when each answered last, NEVER while it does not
         store = agent.world.store
         self._register = None if store is None else Client(agent, store)
 
@@ -127,17 +153,50 @@ class Mail:
         if to is Role.WITNESS and self._register is not None:
             self._register.ask(request, deadline_s, answered, failed)
             return
-        world, here = self._agent.world, self._agent.host.name
-        world.chronicle.happened(Said(here, request))
-        left_at_s = self._agent.host.clock()
+        world, host = self._agent.world, self._agent.host
+        world.chronicle.happened(Said(host.name, request))
+        left_at_s = host.clock()
 
         def heard(answer: Any) -> None:
             self._hear(to, answer.sender.run_id)
             answered(left_at_s, answer)
 
-        exchange = Exchange(self._agent, deadline_s, heard, failed)
-        target = self._agent.host.endpoints[to]
-        world.network.carry(here, target, lambda: world.arrive(target, request, exchange))
+        once = _Once(heard, failed, host.cables)
+        for number in range(host.cables):
+            self._ask_over(number, to, request, deadline_s, once)
+
+    def _ask_over(
+        self, number: int, to: Role, request: Request, deadline_s: float, once: _Once
+    ) -> None:
+        """Over one cable; with another beside it, what comes of it is told of that cable too."""
+        world, host = self._agent.world, self._agent.host
+        target, left_at_s = host.endpoints[to], host.clock()
+        way = cable(target, number)
+
+        def answered(answer: Any) -> None:
+            once.answered(answer)
+            self._way_works(to, way)
+
+        def failed(error: str) -> None:
+            self._way_fails(to, way, left_at_s, error)
+            once.failed(error)
+
+        exchange = Exchange(self._agent, deadline_s, answered, failed, number)
+        back = (target, exchange.sent_from)
+        world.network.ask(host.name, way, back, lambda: world.arrive(target, request, exchange))
+
+    def _way_works(self, to: Role, way: str) -> None:
+        self._agent.world.network.link(self._agent.host.name, way).is_warm = True
+        if self._ways.get(way, NEVER) == NEVER and self._agent.host.cables > 1:
+            self._agent.post(PathAnswered(to, way))
+        self._ways[way] = self._agent.host.clock()
+
+    def _way_fails(self, to: Role, way: str, left_at_s: float, error: str) -> None:
+        answered_at_s = self._ways.get(way, left_at_s)
+        if answered_at_s <= left_at_s and self._agent.host.cables > 1:
+            self._ways[way] = NEVER
+            if answered_at_s != NEVER:
+                self._agent.post(PathFailed(to, way, answered_at_s, error))
 
     # --- messages of others ---------------------------------------------------------------------
 

@@ -26,18 +26,27 @@ A = TypeVar("A")
 
 @dataclass(slots=True)
 class Link:
-    """One direction of one wire."""
+    """One direction of one wire. `is_warm`: a connection waits to be asked over."""
 
     is_cut: bool = False
     loss: float = 0.0
     doubled: float = 0.0
     delay_s: tuple[float, float] = QUICK_S
     waiting: list[Call] = field(default_factory=list)
+    is_warm: bool = False
 
     @property
     def is_clean(self) -> bool:
         """Does everything arrive, once and quickly?"""
         return not self.is_cut and not self.loss and self.delay_s == QUICK_S
+
+
+def cable(host: str, number: int) -> str:
+    """Where `host` is reached over its cable of that number: 0 is its place on the network.
+
+    So `Network.link(one, cable(other, 1))` is the way from one to the other over the second cable.
+    """
+    return host if number == 0 else f"{host}#{number}"
 
 
 class Network:
@@ -48,6 +57,7 @@ class Network:
         self._scheduler = scheduler
         self._dice = scheduler.dice("network")
         self._links: dict[tuple[str, str], Link] = {}
+        self.wants_handshakes = False
 
     def link(self, source: str, target: str) -> Link:
         """The wire from `source` to `target`; change it to break it."""
@@ -74,6 +84,20 @@ class Network:
         if link.doubled and self._dice.random() < link.doubled:
             self._scheduler.after(self._dice.uniform(*link.delay_s), arrive)
 
+    def ask(self, source: str, target: str, back: tuple[str, str], arrive: Call) -> None:
+        """`carry`, for a question whose answer comes over the link `back`.
+
+        With `wants_handshakes` (TCP) a question needs a connection: one that stands and waits for
+        no answer, or the way back as well. So a wire that is cut one way falls silent in the other
+        way too, after one question.
+        """
+        way, way_back = self.link(source, target), self.link(*back)
+        was_warm, way.is_warm = way.is_warm, False
+        if self.wants_handshakes and way_back.is_cut and not was_warm:
+            way_back.waiting.append(lambda: self.carry(source, target, arrive))
+        else:
+            self.carry(source, target, arrive)
+
 
 class Exchange(Generic[A]):
     """One request of `sender`. Exactly one of `answered` and `failed` is called, unless it dies."""
@@ -86,10 +110,13 @@ class Exchange(Generic[A]):
         deadline_s: float,
         answered: Callable[[A], None],
         failed: Callable[[str], None],
+        over: int = 0,
     ) -> None:
-        """`deadline_s` runs on the sender's own clock."""
+        """`deadline_s` runs on the sender's own clock. The answer comes back as the question went:
+        over the cable of that number.
+        """
         self.sender = sender
-        self.sent_from = sender.host.name
+        self.sent_from = cable(sender.host.name, over)
         self._answered = answered
         self._failed = failed
         self._is_over = False

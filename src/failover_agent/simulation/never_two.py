@@ -2,8 +2,9 @@
 
 There are four excuses, all of them said plainly in the documents: guard and agent of the one that
 runs were both absent when its lease ended; an engine came to a start later than the rest of the
-lease; an operator ended a hold by his word; the voter that held alone lost its record. Each of them
-ends soon after what excuses it.
+lease; an operator ended a hold by his word; the voter that held alone lost its record, before it
+told the other node that it holds, or to an agent that was restarted since. Each of them ends soon
+after what excuses it.
 """
 
 from __future__ import annotations
@@ -12,9 +13,11 @@ from failover_agent.core.events import (
     CommandKind,
     CommandReceived,
     HeartbeatAnswered,
+    HeartbeatReceived,
+    ReleaseReceived,
     VoteAnswered,
 )
-from failover_agent.core.messages import Beat, Vote, VoteAnswer, VoteKind
+from failover_agent.core.messages import Beat, BeatAnswer, Vote, VoteAnswer, VoteKind
 from failover_agent.core.policy import Role
 from failover_agent.core.state import FOREVER, NEVER
 from failover_agent.simulation.checkers import Broken
@@ -36,7 +39,7 @@ KILL_WITHIN_S = 1.0
 """From the return of a guard, or of an agent without one, until everything is killed."""
 
 BY_WORD = "the operator ended a hold by his word"
-FORGOTTEN = "a voter that held lost its record"
+FORGOTTEN = "a voter that held lost its record, and nobody else had been told"
 OF_A_HOLD = (BY_WORD, FORGOTTEN)
 """Nothing runs there that could stop the containers, until somebody starts the agent again."""
 
@@ -119,6 +122,7 @@ class NeverTwoAtAll:
         self._since_s: float | None = None
         self._excuse = ""
         self._asked_to_hold: dict[str, float] = {}
+        self._told_of_hold: set[str] = set()
         self._word_at_s = LONG_AGO_S
         self.longest_s = 0.0
         world.chronicle.watchers.append(self)
@@ -135,6 +139,14 @@ class NeverTwoAtAll:
                 self._note_hold(host, hold=hold)
             case Saw(_, CommandReceived(command=CommandKind.TAKEOVER)) if self._asked_to_hold:
                 self._word_at_s = self._world.now_s
+            case Saw(host, HeartbeatAnswered(to=Role.WITNESS, answer=answer)) if answer.vote:
+                self._note_told(host, answer.vote)
+            case Saw(host, HeartbeatReceived(beat=Beat(renews=True, hold=False))) | Saw(
+                host, HeartbeatAnswered(answer=BeatAnswer(beat=Beat(renews=True, hold=False)))
+            ):
+                self._told_of_hold.discard(host)
+            case AgentBegan(host) | Saw(host, ReleaseReceived()):
+                self._told_of_hold.discard(host)
             case Glanced() if self._since_s is not None:
                 self._judge_length(self._since_s)
             case _:
@@ -146,9 +158,22 @@ class NeverTwoAtAll:
         else:
             self._asked_to_hold.pop(host, None)
 
-    def _was_forgotten(self) -> bool:
-        """Did a voter lose its record, and with it perhaps the only word of a hold?"""
-        return any(self._world.forgot_at_s > at_s for at_s in self._asked_to_hold.values())
+    def _note_told(self, host: str, vote: Vote) -> None:
+        """Was it told by the arbiter that it holds for another? One that forgot unsays nothing."""
+        role = self._world.hosts[host].policy.role
+        if vote.holder is not None and vote.holder.role is not role:
+            if vote.remaining_s == FOREVER:
+                self._told_of_hold.add(host)
+            else:
+                self._told_of_hold.discard(host)
+
+    def _was_forgotten(self, host: str) -> bool:
+        """Did a voter lose its record, and with it perhaps the only word of a hold?
+
+        Not where the agent of `host` had been told of it: whoever knows waits (V8).
+        """
+        lost = any(self._world.forgot_at_s > at_s for at_s in self._asked_to_hold.values())
+        return lost and host not in self._told_of_hold
 
     def _who_runs(self) -> list[str]:
         return [name for name in self._world.hosts if self._world.runs_by_us(name)]
@@ -166,7 +191,7 @@ class NeverTwoAtAll:
     def _find_excuse(self, host: str, other: str) -> str:
         if self._word_at_s > LONG_AGO_S:
             return BY_WORD
-        if self._was_forgotten():
+        if self._was_forgotten(host):
             return FORGOTTEN
         if self._is_unwatched(other):
             return f"neither guard nor agent of {other} were there"

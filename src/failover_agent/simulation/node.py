@@ -12,6 +12,7 @@ from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, assert_never
 
+from failover_agent.core import paths
 from failover_agent.core.effects import (
     ArmGuard,
     DisarmGuard,
@@ -46,6 +47,7 @@ from failover_agent.simulation.guard import ANSWERS_WITHIN_S, Guard
 from failover_agent.simulation.lane import Lane, Watcher
 from failover_agent.simulation.machine import Machine
 from failover_agent.simulation.mail import Mail
+from failover_agent.simulation.network import cable
 from failover_agent.simulation.scheduler import Call, Signal, Task, Timer
 
 if TYPE_CHECKING:
@@ -84,14 +86,18 @@ class Host(Machine):
     def __init__(
         self, world: Machines, name: str, policy: Policy, endpoints: dict[Role, str]
     ) -> None:
-        """Off, with an empty disk. `endpoints` says which host is meant by a role."""
+        """Off, with an empty disk. `endpoints` says which host is meant by a role; `cables`, set
+        before it boots, how many ways lead to each of them.
+        """
         super().__init__(world, name, policy.clock_drift)
         self.policy = policy
         self.endpoints = endpoints
+        self.cables = 1
         self.engine = Engine(world.scheduler, name, policy.containers, world.chronicle)
         self.fence = Fence(world, self)
         self.record: Record | None = None
         self.lease_file: Any = None
+        self.agent_comes_at_s = NEVER
         self.guard: Guard | None = None
         self.agent: Agent | None = None
 
@@ -105,6 +111,7 @@ class Host(Machine):
         self.kill_agent()
         self.kill_guard()
         self.lease_file = None
+        self.agent_comes_at_s = NEVER
         self.is_on = False
         self.engine.power_off()
 
@@ -188,6 +195,11 @@ class Agent:
             now=host.clock(),
             lease_until_s=lease_until_s,
         )
+        ways = {
+            role: tuple(cable(target, number) for number in range(host.cables))
+            for role, target in host.endpoints.items()
+        }
+        state = paths.known(state, ways)
         if not host.record_fails:
             host.record = Record(host.record.node_id, host.boot, state.durable)
         self.world.tell(host.name, f"agent starts as {self.run_id}, {state.phase}")
@@ -291,15 +303,15 @@ class Agent:
         items = self._core.plan(before, after)
         if any(isinstance(item, self._core.save) for item in items):
             self._is_saving = True
-            self.spawn(self._carry_out_and_save(event, after.state, items))
+            self.spawn(self._carry_out_and_save(event, after, items))
             return
-        self._become(after.state)
+        self._become(after)
         for item in items:
             if self._crashes_here():
                 return
             self._hand_out(item)
 
-    async def _carry_out_and_save(self, event: Event, state: State, items: tuple[Any, ...]) -> None:
+    async def _carry_out_and_save(self, event: Event, step: Any, items: tuple[Any, ...]) -> None:
         """A failed save undoes the step; its fact is told once more after RecordWriteFailed."""
         for item in items:
             if self._crashes_here():
@@ -319,7 +331,7 @@ class Agent:
                 self._inbox.appendleft(RecordWriteFailed("the disk is full"))
                 self.after(1.0, self._write_again)
                 break
-            self._become(state)
+            self._become(step)
         self._is_saving = False
         if not self.is_dead:
             self._pump()
@@ -338,12 +350,13 @@ class Agent:
         else:
             self.after(1.0, self._write_again)
 
-    def _become(self, state: State) -> None:
-        before, self.state = self.state, state
-        if state.phase is not before.phase:
-            term = state.held_term if state.held_term is not None else state.durable.term
+    def _become(self, step: Any) -> None:
+        """A step may pass through a phase."""
+        self.state = step.state
+        for change in step.transitions:
             self.world.tell(
-                self.host.name, f"{before.phase} -> {state.phase}: {state.reason}, term {term}"
+                self.host.name,
+                f"{change.before} -> {change.after}: {change.reason}, term {change.term}",
             )
 
     def _crashes_at_save(self, where: str) -> bool:

@@ -7,6 +7,7 @@ printed with its seed, its options and its last events, and can be run again wit
 from __future__ import annotations
 
 import argparse
+import itertools
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -22,7 +23,8 @@ from failover_agent.simulation import faults, single, single_trio, trio_faults
 from failover_agent.simulation.checkers import Broken
 from failover_agent.simulation.engine import Container
 from failover_agent.simulation.ground import GLANCE_S
-from failover_agent.simulation.lane import HEALTHY_WITHIN_S
+from failover_agent.simulation.lane import HEALTHY_WITHIN_S, SETTLED_S
+from failover_agent.simulation.network import QUICK_S, cable
 from failover_agent.simulation.product import SHIPPED, Product
 from failover_agent.simulation.reasons import watch
 from failover_agent.simulation.scheduler import Scheduler
@@ -49,13 +51,16 @@ class Failure(AssertionError):  # noqa: N818 - the failure of a history, not of 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What, with the core, decides a history completely. `kinds`: only these faults, if any."""
+    """What, with the core, decides a history completely. `kinds`: only these faults, if any.
+    `cables`: so many ways from each machine to each other; what befalls wires spares the second.
+    """
 
     seed: int
     policy: PartitionPolicy = PartitionPolicy.AVAILABILITY
     storm_s: float = STORM_S
     kinds: tuple[str, ...] = ()
     arbiter: Arbiter = Arbiter.NONE
+    cables: int = 1
 
     def words(self) -> str:
         """How to run it again."""
@@ -63,7 +68,8 @@ class Options:
         third = f"--policy {self.policy}"
         if self.arbiter is not Arbiter.NONE:
             third = f"--arbiter {self.arbiter}"
-        return f"--seed {self.seed} {third} --storm {self.storm_s:g}{only}"
+        cables = f" --cables {self.cables}" if self.cables > 1 else ""
+        return f"--seed {self.seed} {third} --storm {self.storm_s:g}{only}{cables}"
 
 
 def draw_policy(dice: Random, options: Options, *, may_fence: bool) -> Policy:
@@ -115,13 +121,48 @@ def draw_container(dice: Random, container: Container, longest_start_s: float) -
     container.restart_policy = "always" if dice.random() < 0.1 else "no"
 
 
+def draw_manners(world: World) -> None:
+    """In every other world agents and engines take their time to start, and messages need a
+    connection, as real ones do.
+    """
+    dice = world.scheduler.dice("manners")
+    if dice.random() < 0.5:
+        return
+    world.agent_starts_s, world.engine_boots_s = (0.2, 1.8), (0.2, 3.0)
+    world.network.wants_handshakes = True
+    for host in world.hosts.values():
+        host.engine.ends_survivors = dice.random() < 0.5
+
+
+def draw_cables(world: World, options: Options) -> None:
+    """Each further cable has a weather of its own, of which no judge is told: cut, lossy, slow by
+    beats, or whole, and another again in a while. So whatever a cable does excuses nothing.
+    """
+    dice = world.scheduler.dice("cables")
+    for host in world.hosts.values():
+        host.cables = options.cables
+
+    def change() -> None:
+        if world.is_healed:
+            return
+        for one, other in itertools.permutations(world.places, 2):
+            for number in range(1, options.cables):
+                link = world.network.link(one, cable(other, number))
+                link.is_cut = dice.random() < 0.3
+                link.loss, link.doubled = dice.choice((0.0, 0.3)), dice.choice((0.0, 0.3))
+                link.delay_s = dice.choice((QUICK_S, (0.0, 1.0), (0.0, 6.0)))
+        world.scheduler.after(dice.uniform(1.0, 15.0), change)
+
+    change()
+
+
 def longest_start_s(world: World) -> float:
     """From the first question of a candidacy to the last start call."""
     per_host = (
         sum(c.start_takes_s + (HEALTHY_WITHIN_S if c.has_check else 0.1) for c in containers)
         for containers in (tuple(host.engine.containers.values()) for host in world.hosts.values())
     )
-    return max(per_host) + 2.0
+    return max(per_host) + SETTLED_S + 2.0
 
 
 def settles_within_s(world: World) -> float:
@@ -184,6 +225,9 @@ def _boot(world: World, name: str) -> None:
 def weather_a_storm(options: Options, core: Product = SHIPPED) -> World:
     """Safety phase, heal, liveness phase. Raises Failure with the story when a rule is broken."""
     world = build(options, core)
+    draw_manners(world)
+    if options.cables > 1:
+        draw_cables(world, options)
     timeout_s = world.hosts["primary"].policy.heartbeat_timeout_s
     dice = world.scheduler.dice("storm")
     hosts = tuple(world.hosts)
@@ -307,6 +351,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--arbiter", choices=tuple(Arbiter), default=Arbiter.NONE)
     parser.add_argument("--storm", type=float, default=STORM_S, help="seconds of faults")
     parser.add_argument("--only", default="", help="kinds of faults, separated by commas")
+    parser.add_argument("--cables", type=int, default=1, help="ways from each machine to another")
     parser.add_argument("--single", action="store_true", help="one failure on a pair at rest")
     parser.add_argument("--keep-going", action="store_true", help="do not stop at a failure")
     asked = parser.parse_args(arguments)
@@ -323,7 +368,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for seed in seeds:
         for policy in policies:
             try:
-                world = play(Options(seed, policy, asked.storm, kinds, arbiter))
+                world = play(Options(seed, policy, asked.storm, kinds, arbiter, asked.cables))
             except Failure as failure:
                 failures += 1
                 sys.stdout.write(f"{failure}\n\n")

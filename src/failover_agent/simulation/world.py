@@ -14,7 +14,7 @@ from failover_agent.core.events import CommandKind, CommandReceived, StopRequest
 from failover_agent.core.policy import Policy, Role
 from failover_agent.simulation.engine import Mode, Process
 from failover_agent.simulation.machines import Machines
-from failover_agent.simulation.network import QUICK_S
+from failover_agent.simulation.network import QUICK_S, cable
 from failover_agent.simulation.node import Host
 from failover_agent.simulation.product import SHIPPED, Product
 from failover_agent.simulation.weather import Kind
@@ -75,12 +75,16 @@ class World(Machines):
         self.hosts[name].engine.has_stream = False
 
     def recover_engine(self, name: str) -> None:
-        """The engine and its stream are well again."""
+        """The engine and its stream are well again; one that was gone takes its time to start."""
+        host = self.hosts[name]
         if self.weather.is_open(frozenset({Kind.ENGINE}), name):
             self.tell(name, "the engine is well")
         self.weather.end(Kind.ENGINE, name, "engine")
         self.weather.end(Kind.ENGINE, name, "stream")
-        self.hosts[name].engine.recover()
+        if host.engine.mode is not Mode.REFUSES:
+            host.engine.recover()
+        elif host.is_on:
+            self.start_engine(name)
 
     def kill_container(self, name: str, container: str) -> None:
         """Its process dies; it can be started again."""
@@ -163,10 +167,12 @@ class World(Machines):
         """Everything is well and every agent runs; what was broken can be started again."""
         self.tell("world", f"heals everything; was: {self.weather.words()}")
         self.is_healed = True
+        cables = max(host.cables for host in self.hosts.values())
         for source in self.places:
             for target in self.places:
                 if source != target:
-                    self.mend(source, target, both_ways=False)
+                    for number in range(cables):
+                        self.mend(source, cable(target, number), both_ways=False)
         self.heal_arbiter()
         for name, host in self.hosts.items():
             self.mend_disk(name)

@@ -103,13 +103,13 @@ FORGOTTEN: Mapping[type[Any], frozenset[str]] = {
     Promise: frozenset(),
     PeerView: frozenset({
         "role", "node_id", "run_id", "fingerprint", "health", "not_ready_because", "leading_at_s",
-        "specs", "settings", "beat_number", "error",
+        "profile_digest", "knows_digest", "profile", "beat_number", "error", "paths",
     }),
     ContainerView: frozenset({
         "name", "detail", "exists", "incarnation", "image", "settings", "restart_policy",
         "up_since_s", "attempts", "restarts",
     }),
-    EngineView: frozenset({"lost_at_s", "error"}),
+    EngineView: frozenset({"lost_at_s", "error", "withheld", "policy_error"}),
     Candidacy: frozenset(),
     Handover: frozenset(),
     Fencing: frozenset({"reason", "failures", "error"}),
@@ -192,11 +192,15 @@ class Canon:
             starting = min(self._length(self._now_s - state.started_at_s), self._most_long)
         lease = self._until(state.lease_until_s) if state.may_resume else None
         failing = None
-        if any(view.down_since_s is not None for view in state.containers.values()):
+        if state.containers.counted:
             failing = (state.failures, self._since(state.promoted_at_s))
         asks = (state.ask_again_at_s > state.since_s, min(state.refusals, 5))
         runs = tuple(peer.run_id == _run_id(world, role) for role, peer in state.peers.items())
-        return (self._nest(state), starting, lease, failing, asks, runs)
+        knows = tuple(
+            (bool(peer.profile_digest), peer.profile is None, bool(peer.knows_digest))
+            for peer in state.peers.values()
+        )
+        return (self._nest(state), starting, lease, failing, asks, runs, knows)
 
     def _witness(self, world: World) -> Hashable:
         witness = world.witness
@@ -254,7 +258,9 @@ class Canon:
     def _body(self, body: Request | Answer) -> Hashable:
         match body:
             case Beat():
-                return ("beat", body.renews, self._term(body.term), body.phase, body.released)
+                tells = (body.profile is not None, bool(body.knows_digest))
+                term = self._term(body.term)
+                return ("beat", body.renews, term, body.phase, body.released, tells)
             case BeatAnswer():
                 said = None if body.beat is None else self._body(body.beat)
                 return ("answer", said, None if body.vote is None else self._vote(body.vote))

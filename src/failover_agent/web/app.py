@@ -1,7 +1,6 @@
 """The two servers: the port, for the other node and for readers; the control socket, for operators.
 
-What is bounded: the size of a request, the time it takes to arrive, how long a connection may idle,
-and how many there are (connections.py).
+What whoever reaches them may use up is bounded: connections.py, turns.py.
 """
 
 from __future__ import annotations
@@ -9,34 +8,33 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import logging
+import os
 import socket
 import stat
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 from aiohttp import web
-from aiohttp.http_exceptions import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from failover_agent.core.policy import Role
 from failover_agent.errors import FailoverAgentError, PortInUseError
 from failover_agent.protocol.wire import MOST_BYTES
-from failover_agent.web.connections import MOST_CONNECTIONS, Connections
+from failover_agent.web.connections import MOST_CONNECTIONS, Connections, name_us
 from failover_agent.web.context import Context, WitnessContext, error
 from failover_agent.web.operator_api import OperatorApi
 from failover_agent.web.peer_api import PeerApi
 from failover_agent.web.public_api import PublicApi
+from failover_agent.web.turns import whole_and_in_turn
 from failover_agent.web.witness_api import WitnessPeerApi, WitnessPublicApi
 
-IDLE_S = 75.0
 CONNECTIONS_A_PAIR = 8
 """At a witness: one for each node is enough, and slow answers take some more."""
+ADMITTED_AT_ONCE = 16
+WAITING_OUTSIDE = 1024
+"""One for whom there is no room there tries again a second later, or three."""
 SHUTDOWN_S = 1.0
-
-log = logging.getLogger(__name__)
 
 Start = Callable[[Connections], Awaitable[asyncio.Server]]
 
@@ -93,7 +91,9 @@ async def _serving_on_socket(
 
     async def start(connections: Connections) -> asyncio.Server:
         listener = _bind(control_socket)
-        return await asyncio.get_running_loop().create_unix_server(connections, sock=listener)
+        return await asyncio.get_running_loop().create_unix_server(
+            connections, sock=listener, backlog=ADMITTED_AT_ONCE
+        )
 
     async with _serving(routes, start, MOST_CONNECTIONS):
         mine = _inode(control_socket)
@@ -107,18 +107,24 @@ def _on_port(role: Role, bind: str, port: int) -> Start:
     async def start(connections: Connections) -> asyncio.Server:
         try:
             loop = asyncio.get_running_loop()
-            return await loop.create_server(connections, bind, port, backlog=connections.most)
+            return await loop.create_server(connections, bind, port, backlog=ADMITTED_AT_ONCE)
         except OSError as problem:
             if problem.errno == errno.EADDRINUSE:
                 raise PortInUseError(bind=bind, port=port, role=role) from problem
             raise FailoverAgentError(
                 where=f'[{role}] bind = "{bind}", port = {port}',
-                what=f"cannot listen there ({problem.strerror or problem})",
+                what=f"cannot listen there ({_plain(problem)})",
                 todo="bind is an address of this host, or 0.0.0.0 for all of them; a port below "
                 "1024 needs root.",
             ) from problem
 
     return start
+
+
+def _plain(problem: OSError) -> str:
+    """The loop puts words of its own around those of the system."""
+    is_systems = problem.errno is not None and problem.errno > 0
+    return os.strerror(problem.errno or 0) if is_systems else problem.strerror or str(problem)
 
 
 @asynccontextmanager
@@ -127,21 +133,17 @@ async def _serving(
 ) -> AsyncIterator[asyncio.Server]:
     connections = Connections(most)
     app = web.Application(
-        middlewares=[connections.middleware(), _errors_as_json], client_max_size=MOST_BYTES
+        middlewares=[connections.middleware(), _errors_as_json, whole_and_in_turn()],
+        client_max_size=MOST_BYTES,
     )
+    app.on_response_prepare.append(name_us)
     app.add_routes(routes)
-    runner = web.AppRunner(
-        app,
-        access_log=None,
-        logger=_Log(log),
-        auto_decompress=False,
-        keepalive_timeout=IDLE_S,
-        shutdown_timeout=SHUTDOWN_S,
-    )
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
     await runner.setup()
     connections.server = runner.server
     try:
         server = await start(connections)
+        _let_many_wait(server)
         try:
             yield server
         finally:
@@ -150,13 +152,13 @@ async def _serving(
         await runner.cleanup()
 
 
-class _Log(logging.LoggerAdapter[logging.Logger]):
-    """aiohttp tells of a stranger's broken request as of a fault of ours: not so in our log."""
-
-    def log(self, level: int, msg: object, *args: object, **kwargs: Any) -> None:
-        if isinstance(kwargs.get("exc_info"), HttpProcessingError):
-            level = logging.DEBUG
-        super().log(level, msg, *args, **kwargs)
+def _let_many_wait(server: asyncio.Server) -> None:
+    """In one round asyncio lets in as many as may wait outside. Many are to wait, and few to come
+    in: who comes in can speak before the next ones take its place.
+    """
+    for listener in server.sockets:
+        with socket.socket(fileno=os.dup(listener.fileno())) as same:
+            same.listen(WAITING_OUTSIDE)
 
 
 def _inode(path: Path) -> int | None:

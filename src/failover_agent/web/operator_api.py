@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 
 from aiohttp import web
@@ -10,8 +9,6 @@ from aiohttp import web
 from failover_agent.core.effects import ReplyToOperator
 from failover_agent.core.events import CommandKind, CommandReceived
 from failover_agent.web.context import Context, answer, error
-
-BODY_TIMEOUT_S = 10.0
 
 
 class OperatorApi:
@@ -25,7 +22,7 @@ class OperatorApi:
         return [web.post("/v1/command", self._command)]
 
     async def _command(self, http: web.Request) -> web.Response:
-        command = await _command_of(http)
+        command = command_of(await http.read())
         if command is None:
             known = ", ".join(CommandKind)
             return error(400, "bad_command", f'Write {{"command": NAME}} with one of: {known}.')
@@ -37,9 +34,8 @@ class OperatorApi:
         return answer({"accepted": reply.accepted, "sentence": reply.sentence})
 
 
-async def _command_of(http: web.Request) -> CommandKind | None:
-    async with asyncio.timeout(BODY_TIMEOUT_S):
-        body = await http.read()
+def command_of(body: bytes) -> CommandKind | None:
+    """What is ordered; None where that is no order."""
     try:
         content = json.loads(body)
         return CommandKind(content["command"]) if set(content) == {"command"} else None

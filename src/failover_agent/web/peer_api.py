@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
+import logging
+import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import assert_never
 
@@ -17,12 +19,37 @@ from failover_agent.core.events import (
     VoteRequested,
 )
 from failover_agent.core.messages import Beat, ReleaseRequest, VoteRequest
-from failover_agent.protocol.auth import Denied, Heard, Keeper, Signed
+from failover_agent.protocol.auth import MALFORMED, REPLAYED, Denied, Heard, Keeper, Signed
 from failover_agent.protocol.envelope import SIGNATURE_HEADER, Rival
 from failover_agent.protocol.wire import Answer, Hello, HelloAnswer, Kind, Request
 from failover_agent.web.context import Asked, Context, error
 
-BODY_TIMEOUT_S = 10.0
+TELL_EVERY_S = 60.0
+ODD = frozenset({MALFORMED, REPLAYED, ConflictKind.NOT_AUTHENTIC.value})
+"""What an operator should look into; the rest is an alarm, or part of every restart."""
+
+log = logging.getLogger(__name__)
+
+
+class Refusals:
+    """Tells the log of odd messages, in a line a minute at most: a flood fills no disk."""
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self._now = now
+        self._untold = 0
+        self._tell_at_s = -math.inf
+
+    def note(self, code: str, remote: str | None) -> None:
+        """A message from there was refused."""
+        if code not in ODD:
+            return
+        self._untold += 1
+        now = self._now()
+        if now >= self._tell_at_s:
+            sentence = "refused, and nothing was changed by them (counters.rejected in the status)"
+            fields = {"error": code, "from": remote, "messages": self._untold, "sentence": sentence}
+            log.warning("rejected", extra={"fields": fields})
+            self._untold, self._tell_at_s = 0, now + TELL_EVERY_S
 
 
 class PeerApi:
@@ -30,6 +57,7 @@ class PeerApi:
 
     def __init__(self, context: Context) -> None:
         self._context = context
+        self._refusals = Refusals(context.now)
 
     def routes(self) -> list[web.RouteDef]:
         """Where the other node speaks to us."""
@@ -55,6 +83,7 @@ class PeerApi:
 
     def _deny(self, denied: Denied, remote: str | None) -> web.Response:
         """Refuse, and tell the core where the refusal shows a wrong set-up."""
+        self._refusals.note(denied.error, remote)
         if denied.conflict is not None:
             detail = f"{denied.conflict.detail} (a message from {remote})"
             self._context.post(replace(denied.conflict, detail=detail, received=True))
@@ -86,9 +115,8 @@ def _event(request_id: int, request: Beat | VoteRequest | ReleaseRequest) -> Ask
 
 
 async def read(http: web.Request) -> tuple[Kind, str, bytes]:
-    """What was asked, its signature, and its body. Raises TimeoutError for one that stays away."""
-    async with asyncio.timeout(BODY_TIMEOUT_S):
-        body = await http.read()
+    """What was asked, its signature, and its body."""
+    body = await http.read()
     return Kind(http.path.rpartition("/")[2]), http.headers.get(SIGNATURE_HEADER, ""), body
 
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from failover_agent.core import leases, reports
+from failover_agent.core import leases, paths, reports
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     ContainerState,
@@ -109,6 +109,10 @@ def redundancy_lost_because(state: State, policy: Policy, now: float) -> tuple[s
             because.append(f"the {role} is not heard{never}{error}")
         elif not view.holding and view.readiness in (Readiness.DIFFERS, Readiness.CANNOT):
             because.append(f"the {role} is not ready: {'; '.join(view.not_ready_because)}")
+        because += [
+            f"one of the paths to the {role} is lost: {path.endpoint} ({path.error})"
+            for path in paths.lost(view, now, policy)
+        ]
     return tuple(because)
 
 
@@ -131,6 +135,7 @@ def _peer(role: Role, state: State, policy: Policy, now: float) -> dict[str, Any
         "node_id": view.node_id,
         "health": view.health if view.holding else None,
         "error": view.error or None,
+        "paths": _paths(view, now),
     }
 
 
@@ -143,7 +148,24 @@ def _arbiter(state: State, policy: Policy, now: float, kind: str | None) -> dict
         "kind": kind or policy.arbiter,
         "reachable": is_reachable(view, policy, now),
         "error": view.error or None,
+        "paths": _paths(view, now),
     }
+
+
+def _paths(view: PeerView, now: float) -> list[dict[str, Any]] | None:
+    """The ways to it, in the order of the configuration; null for an etcd, which has members.
+
+    `reachable` null: nothing has come of it yet. `silent_for_s`: while it does not answer.
+    """
+    return [
+        {
+            "endpoint": path.endpoint,
+            "reachable": path.is_answering,
+            "silent_for_s": _ago(path.silent_since_s, now),
+            "error": path.error or None,
+        }
+        for path in view.paths
+    ] or None
 
 
 def _lease(state: State, policy: Policy, now: float) -> dict[str, Any]:

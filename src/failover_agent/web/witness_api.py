@@ -26,6 +26,7 @@ class WitnessPeerApi:
 
     def __init__(self, context: WitnessContext) -> None:
         self._context = context
+        self._refusals = peer_api.Refusals(context.now)
 
     def routes(self) -> list[web.RouteDef]:
         """Where the nodes speak to us."""
@@ -36,6 +37,7 @@ class WitnessPeerApi:
         try:
             cluster = cluster_of(body)
         except MalformedMessageError as malformed:
+            self._refusals.note(MALFORMED, http.remote)
             return self._refuse(400, MALFORMED, str(malformed))
         pair = self._context.pairs.get(cluster)
         if pair is None:
@@ -43,6 +45,7 @@ class WitnessPeerApi:
             return self._refuse(409, ConflictKind.OTHER_CLUSTER, detail)
         judged = pair.keeper.admit(kind, signature, body, self._context.now())
         if isinstance(judged, Denied):
+            self._refusals.note(judged.error, http.remote)
             return _deny(pair, judged, http.remote)
         try:
             told = await self._answer_to(pair, judged.request)

@@ -34,6 +34,7 @@ from failover_agent.core.events import (
     VoteAnswered,
     VoteRequested,
 )
+from failover_agent.core.managed import digest
 from failover_agent.core.messages import (
     Beat,
     BeatAnswer,
@@ -54,6 +55,7 @@ from failover_agent.core.state import (
     Health,
     Holder,
     Phase,
+    Profile,
     Readiness,
     Reason,
     State,
@@ -266,10 +268,12 @@ def peer_beat(node: Node, **changes: Any) -> Beat:
         "readiness": Readiness.READY,
         "not_ready_because": (),
         "may_lead": True,
-        "specs": tuple((name, "image", "settings") for name in node.policy.containers),
-        "settings": node.policy.settings,
     }
-    return Beat(**{**said, **changes})
+    made = tuple((name, "image", "settings") for name in node.policy.containers)
+    specs, settings = changes.pop("specs", made), changes.pop("settings", node.policy.settings)
+    profile = Profile(specs, settings)
+    about = {"profile_digest": digest(specs) + digest(settings), "profile": profile}
+    return Beat(**{**said, **about, **changes})
 
 
 def leading(node: Node, term: int | None = None, **changes: Any) -> Beat:

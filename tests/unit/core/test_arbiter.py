@@ -317,9 +317,12 @@ def test_a_beat_to_an_arbiter_says_nothing_of_containers_and_settings() -> None:
 
     said = {sent.to: sent.beat for sent in of_kind(node.waits(1.0), SendHeartbeat)}
 
-    assert (said[WITNESS].specs, said[WITNESS].settings) == ((), ())
-    assert said[BACKUP].specs
-    assert said[BACKUP].settings
+    silent = ("", "", None)
+    told = said[WITNESS]
+    assert (told.profile_digest, told.knows_digest, told.profile) == silent
+    assert said[BACKUP].profile_digest
+    assert said[BACKUP].knows_digest
+    assert said[BACKUP].profile is not None
     assert said[WITNESS].renews
 
 
@@ -717,6 +720,55 @@ def test_a_hold_that_only_the_arbiter_keeps_is_waited_out_until_the_operator_spe
 
     assert told.accepted
     assert (WITNESS, VoteKind.POLL, 0) in questions(step)
+
+
+def test_a_hold_of_an_arbiter_that_lost_its_record_stands_until_the_operator_speaks() -> None:
+    node = a_standby_of_three()
+    goes_on(node, 15.0, held_for_the_primary)
+    waited = goes_on(node, 60.0, forgot)
+    assert questions(waited) == []
+    assert "held" in alarms(node)
+
+    assert order(node, CommandKind.TAKEOVER).accepted
+    assert (WITNESS, VoteKind.POLL, 0) in questions(goes_on(node, 1.1, forgot))
+
+
+def test_it_ends_by_the_word_of_the_arbiter_that_the_holder_renewed() -> None:
+    node = a_standby_of_three()
+    goes_on(node, 15.0, held_for_the_primary, forgot)
+    goes_on(node, 5.0, promised_to_the_primary)
+    assert questions(goes_on(node, 15.0, forgot)) != []
+
+
+@pytest.mark.parametrize(
+    ("term", "hold", "is_over"),
+    [(TERM, False, True), (TERM, True, False), (TERM - 1, False, False)],
+)
+def test_it_ends_by_a_renewal_of_the_holder_in_its_term(
+    term: int, hold: bool, is_over: bool
+) -> None:
+    node = a_standby_of_three()
+    goes_on(node, 15.0, held_for_the_primary, forgot)
+    node.takes(HeartbeatReceived(9, peer_beat(node, renews=True, term=term, hold=hold)))
+    assert node.state.peers[WITNESS].promised_until_s == (node.now if is_over else FOREVER)
+
+
+def test_it_ends_by_a_release_of_the_holder() -> None:
+    node = a_standby_of_three()
+    goes_on(node, 15.0, held_for_the_primary, forgot)
+    sender = peer_beat(node).sender
+    node.takes(ReleaseReceived(9, ReleaseRequest(sender, TERM, None, Reason.OPERATOR)))
+    assert node.state.peers[WITNESS].promised_until_s == node.now
+
+
+def forgot(node: Node) -> Event:
+    """An arbiter that lost its record knows of no term."""
+    return word(node, term=0)
+
+
+def promised_to_the_primary(node: Node) -> Event:
+    """For a lease, as it renews."""
+    return word(node, holder=THE_PRIMARY, remaining_s=0.5)
 
 
 def test_a_takeover_that_the_peer_belies_is_refused() -> None:

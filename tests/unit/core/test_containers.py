@@ -385,6 +385,34 @@ def test_an_engine_that_does_not_answer_says_nothing_about_its_containers() -> N
     assert "engine_lost" in alarms(node)
 
 
+def test_an_engine_that_withholds_its_events_is_no_lost_one_and_is_told_of() -> None:
+    node = active()
+
+    node.takes(replace(all_up(node), withheld="a proxy denies GET /events"))
+    told = node.state.alarms["engine_withholds"].sentence
+    assert told == "a container's death is seen late: a proxy denies GET /events"
+    assert (node.state.phase, "engine_lost" in alarms(node)) == (Phase.ACTIVE, False)
+    assert [view.state for view in node.state.containers.values()] == [UP, UP]
+
+    node.takes(all_up(node))
+    assert "engine_withholds" not in alarms(node)
+
+
+def test_a_restart_policy_that_cannot_be_set_is_told_of_until_there_is_none() -> None:
+    node = active()
+
+    node.takes(all_up(node, restart_policy="always"))
+    assert "restart_policy" not in alarms(node)
+    node.takes(RestartPolicySet("web", "always", "a proxy denies it"))
+    assert node.state.alarms["restart_policy"].sentence == (
+        "after a boot Docker may start a container by itself: its restart policy could not be set "
+        "to no: a proxy denies it"
+    )
+
+    node.takes(all_up(node))
+    assert "restart_policy" not in alarms(node)
+
+
 def test_an_engine_that_is_back_says_it_all_anew() -> None:
     node = active()
     node.takes(engine_lost(None))

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from failover_agent.core.effects import SendHeartbeat
+from failover_agent.core.effects import Reply, SendHeartbeat
 from failover_agent.core.events import (
     AddressLost,
     ConflictKind,
@@ -17,8 +17,9 @@ from failover_agent.core.events import (
     StopRequested,
     Tick,
 )
-from failover_agent.core.messages import Refusal, VoteKind
-from failover_agent.core.reports import health, readiness, running
+from failover_agent.core.messages import BeatAnswer, Refusal, VoteKind
+from failover_agent.core.plan import Step
+from failover_agent.core.reports import readiness, running
 from failover_agent.core.state import ContainerState, Durable, Health, Phase, Readiness
 from tests.unit.core.builders import (
     BACKUP,
@@ -50,6 +51,14 @@ DOWN = ContainerState.DOWN
 def ready(node: Node) -> tuple[Readiness, tuple[str, ...]]:
     """What the node would say of its readiness now."""
     return readiness(node.state, node.now, node.policy)
+
+
+def reply_beat(step: Step) -> str:
+    """What the answer to a beat says that is known of the sender's profile."""
+    (reply,) = of_kind(step, Reply)
+    assert isinstance(reply.answer, BeatAnswer)
+    assert reply.answer.beat is not None
+    return reply.answer.beat.knows_digest
 
 
 # --- readiness ------------------------------------------------------------------------------------
@@ -140,6 +149,17 @@ def test_a_container_that_is_missing_here_is_missing_and_not_different() -> None
     assert ready(node) == (Readiness.CANNOT, ("web: no such container",))
 
 
+def test_while_the_profile_of_the_peer_is_not_known_it_differs() -> None:
+    node = a_standby()
+    node.takes(node.leading_beat(profile_digest="another one", profile=None))
+
+    said = ("the primary has yet to say how its containers are made",)
+    assert ready(node) == (Readiness.DIFFERS, said)
+    assert reply_beat(node.takes(node.leading_beat(profile=None, profile_digest="x"))) == ""
+    node.takes(node.leading_beat())
+    assert ready(node) == (Readiness.READY, ())
+
+
 def test_a_peer_that_is_gone_makes_no_difference_any_more() -> None:
     node = a_standby()
     node.takes(node.leading_beat(specs=(("web", "other", "other"),)))
@@ -165,16 +185,16 @@ def test_a_node_in_a_wrong_set_up_cannot_and_says_that_it_may_not_lead() -> None
 
 def test_health_is_one_word() -> None:
     node = active()
-    assert (health(node.state), running(node.state)) == (Health.OK, 2)
+    assert (node.state.containers.health, running(node.state)) == (Health.OK, 2)
 
     node.takes(changed("web", DOWN, alive=True))
-    assert (health(node.state), running(node.state)) == (Health.DEGRADED, 2)
+    assert (node.state.containers.health, running(node.state)) == (Health.DEGRADED, 2)
 
     node.takes(node.died("web"))
-    assert (health(node.state), running(node.state)) == (Health.DEGRADED, 1)
+    assert (node.state.containers.health, running(node.state)) == (Health.DEGRADED, 1)
 
     node.takes(engine_lost(None))
-    assert (health(node.state), running(node.state)) == (Health.UNKNOWN, None)
+    assert (node.state.containers.health, running(node.state)) == (Health.UNKNOWN, None)
 
 
 # --- alarms ---------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from failover_agent.core.state import (
     Durable,
     Holder,
     Phase,
+    Profile,
     Promise,
     Readiness,
     Reason,
@@ -809,8 +810,9 @@ def test_a_beat_says_what_its_sender_knows() -> None:
     assert (beat.phase, beat.term, beat.renews, beat.hold) == (Phase.STANDBY, TERM, False, False)
     assert (beat.holder, beat.released, beat.leading_for_s) == (PRIMARY, False, None)
     assert (beat.readiness, beat.not_ready_because, beat.may_lead) == (Readiness.READY, (), True)
-    assert (beat.running, beat.lease_s, beat.settings) == (0, 10.0, node.policy.settings)
-    assert beat.specs == (("db", "image", "settings"), ("web", "image", "settings"))
+    assert (beat.running, beat.lease_s) == (0, 10.0)
+    made = (("db", "image", "settings"), ("web", "image", "settings"))
+    assert beat.profile == Profile(made, node.policy.settings)
 
 
 def test_the_beat_of_a_peer_is_what_is_known_of_it() -> None:

@@ -86,8 +86,6 @@ def beat(
         readiness=Readiness.READY,
         not_ready_because=(),
         may_lead=True,
-        specs=(),
-        settings=(),
     )
 
 

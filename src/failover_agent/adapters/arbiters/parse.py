@@ -80,7 +80,7 @@ def read(answer: Mapping[str, Any]) -> Snapshot:
     """The answer to `read_body`. Raises UnusableAnswerError."""
     try:
         return _snapshot(answer["header"], answer)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UnusableAnswerError(f"what it answers is not understood ({error!r})") from error
 
 
@@ -92,7 +92,7 @@ def written(answer: Mapping[str, Any], write: Write) -> tuple[bool, Snapshot]:
             revision = int(header["revision"])
             return True, Snapshot(str(header["cluster_id"]), revision, revision, write.entry)
         return False, _snapshot(header, answer["responses"][0]["response_range"])
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+    except (LookupError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise UnusableAnswerError(f"what it answers is not understood ({error!r})") from error
 
 

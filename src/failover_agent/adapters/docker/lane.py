@@ -138,17 +138,10 @@ class Lane:
         Raises _StartError.
         """
         ends_at_s = self._clock.now() + self._start_timeout_s
-        settled_at_s = 0.0
-        sight = await self._look(name)
-        if sight.observation.alive and await self._sights.has_strays(name):
-            await self._stopper.end_strays(name)  # or the engine would say that they are in the way
-        if sight.status == "restarting":
-            # Between the rounds of a crash loop the engine would not start it now, and then do so
-            # when it pleases, whoever may act by then.
-            await self._answered(name, self._client.stop(sight.container_id, 0, KILL_S))
-        if sight.status != "running":
-            await self._call_start(sight, leave)
+        if await self._start_at_once(name, leave):
             settled_at_s = self._clock.now() + SETTLED_S
+        else:
+            settled_at_s = await self._start_with_care(name, leave)
         while not (sight := await self._look_until(name, leave, ends_at_s)).is_serving:
             if sight.status != "running":
                 raise _StartError(name, sight.observation.detail)
@@ -157,6 +150,37 @@ class Lane:
                 raise _StartError(name, f"{late}: {sight.observation.detail}")
             await self._news_of(name, leave, ends_at_s - self._clock.now())
         return settled_at_s
+
+    async def _start_at_once(self, name: str, leave: _Leave) -> bool:
+        """Without a look, where the last one showed what only has to be started.
+
+        False where it did not, or where the engine says that it is not so. Raises _StartError.
+        """
+        known = self._sights.startable(name)
+        if known is None:
+            return False
+        try:
+            await self._call_start(known, leave)
+        except _StartError as error:
+            self._check(leave, name)
+            if isinstance(error.__cause__, EngineRefusedError):
+                return False
+            raise
+        return True
+
+    async def _start_with_care(self, name: str, leave: _Leave) -> float:
+        """After a look, and whatever that shows. Returns as `_bring_up`. Raises _StartError."""
+        sight = await self._look(name)
+        if sight.observation.alive and await self._sights.has_strays(name):
+            await self._stopper.end_strays(name)  # or the engine would say that they are in the way
+        if sight.status == "restarting":
+            # Between the rounds of a crash loop the engine would not start it now, and then do so
+            # when it pleases, whoever may act by then.
+            await self._answered(name, self._client.stop(sight.container_id, 0, KILL_S))
+        if sight.status == "running":
+            return 0.0
+        await self._call_start(sight, leave)
+        return self._clock.now() + SETTLED_S
 
     async def _call_start(self, sight: Sight, leave: _Leave) -> None:
         """One start call, to its end, however long that takes. Raises _StartError."""
@@ -206,15 +230,16 @@ class Lane:
         self._stopping.update(order.names)
         self._sights.news.ring()
         try:
-            running = await self._stopper.stop(order.names, order.grace_s)
-        finally:
+            async with asyncio.TaskGroup() as calls:
+                running = await self._stopper.stop(order.names, order.grace_s, calls)
+                if running:
+                    why = "; ".join(f"{name}: {what}" for name, what in running.items())
+                    self._post(StopFailed(order.term, tuple(running), why))
+                else:
+                    self._post(ContainersStopped(order.term))
+        finally:  # when the engine, too, has done with it
             self._stopping.subtract(order.names)
             self._sights.news.ring()
-        if running:
-            why = "; ".join(f"{name}: {what}" for name, what in running.items())
-            self._post(StopFailed(order.term, tuple(running), why))
-        else:
-            self._post(ContainersStopped(order.term))
 
     # -- restart policy -------------------------------------------------------------------------
 

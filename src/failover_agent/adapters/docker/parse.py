@@ -28,6 +28,7 @@ NOTHING_RUNS = ("created", "exited", "removing", "dead")
 """The engine looks at the process first: what it calls one of these has none."""
 
 LOOKS_LIKE_AN_ID = re.compile(r"[0-9a-f]{64}")
+SHOWN_HEALTH = re.compile(r"\((?:health: )?(?P<health>starting|healthy|unhealthy)\)$")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -37,7 +38,8 @@ class Sight:
 
     `status` is the engine's own word ("" where there is no such container), `health` is "" without
     a HEALTHCHECK, `pid` 0 without a process. `stop_timeout_s` is None where the container may take
-    for ever (StopTimeout -1).
+    for ever (StopTimeout -1). `has_own_pids`: in a pid namespace of its own, the end of its first
+    process is the end of all.
     """
 
     observation: ContainerObservation
@@ -49,11 +51,21 @@ class Sight:
     pid: int = 0
     started_at_us: int = 0
     stop_timeout_s: float | None = ENGINE_STOP_TIMEOUT_S
+    has_own_pids: bool = True
 
     @property
     def is_serving(self) -> bool:
         """Running, and healthy where there is a check: what a start waits for."""
         return self.status == "running" and self.health in ("", "healthy")
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """What a list tells of one container: `status` and `health` as in a Sight."""
+
+    container_id: str
+    status: str
+    health: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,14 +134,31 @@ def parse_inspect(name: str, inspected: Mapping[str, Any]) -> Sight:
         pid=int(state.get("Pid") or 0),
         started_at_us=_microseconds(started_at),
         stop_timeout_s=_stop_timeout_s(config.get("StopTimeout")),
+        has_own_pids=not host.get("PidMode"),
     )
 
 
+def parse_row(container_id: str, state: str, status: str) -> Listed:
+    """A row of `GET /containers/json`; the health is in the words for people ("Up 2 minutes
+    (healthy)") and nowhere else.
+    """
+    word = SHOWN_HEALTH.search(status)
+    return Listed(container_id, state, "" if word is None else word["health"])
+
+
 def parse_event(said: Mapping[str, Any]) -> ContainerEvent | None:
-    """A line of `GET /events`; None where it is not about a container.
+    """A line of `GET /events`; None where it is not about a container, or of an unknown shape: it
+    is no more than a hint.
 
     Read from Type, Action and Actor alone: Engine 29 drops the rest.
     """
+    try:
+        return _event(said)
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return None
+
+
+def _event(said: Mapping[str, Any]) -> ContainerEvent | None:
     if said.get("Type") != "container":
         return None
     actor = said.get("Actor") or {}

@@ -42,6 +42,9 @@ from failover_agent.core.events import (
 EVENTS_REMEMBERED = 512
 """So that an event told twice counts once: each stream begins where the last one still was."""
 
+WHOLE_EVERY = 6
+"""One survey of so many looks at all containers, not only at those that the list shows changed."""
+
 FAILED_LOOKS = 3
 """After so many, with an engine that answers otherwise, a container is unknown. One that the engine
 is just starting cannot be looked at for some seconds."""
@@ -69,9 +72,13 @@ class Bell:
         """Waits until `condition` is true, but no longer than `limit_s`. Is it?"""
         with suppress(TimeoutError):
             async with asyncio.timeout(limit_s):
-                while not condition():
-                    await self._rung.wait()
+                await self.wait_for(condition)
         return condition()
+
+    async def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Waits until `condition` is true, however long that takes."""
+        while not condition():
+            await self._rung.wait()
 
 
 class _Begun(NamedTuple):
@@ -107,10 +114,13 @@ class Sights:
         self._proc = proc
         self._on_process = on_process
         self._looks = 0
+        self._surveys = 0
         self._is_lost = True  # until the first snapshot
         self._lost_because = ""
         self._must_tell_all = True
+        self._withheld = ""
         self._heard: deque[tuple[int, str, str]] = deque(maxlen=EVENTS_REMEMBERED)
+        self._endings = processes.Endings(self._see_end)
 
     # -- what is known --------------------------------------------------------------------------
 
@@ -121,6 +131,14 @@ class Sights:
     def alive(self, name: str) -> bool | None:
         """Does a process of it run, by what can be seen without the engine?"""
         return self._watched[name].alive()
+
+    def has_just_ended(self, name: str) -> bool:
+        """Was it seen, without the engine, that nothing of it runs, and nothing will?"""
+        return self._watched[name].has_just_ended()
+
+    def startable(self, name: str) -> Sight | None:
+        """What was seen last, where nothing has to be found out before a start of it."""
+        return None if self._is_lost else self._watched[name].startable
 
     def doubt(self, name: str) -> None:
         """It may have been started: whether it runs is not known before the next look."""
@@ -165,7 +183,22 @@ class Sights:
             return
         if event.container_id != sight.container_id or event.at_us < sight.started_at_us:
             return
-        dead = watched.take_death(sight, exited(event.exit_code))
+        self._tell_death(watched, watched.take_death(sight, exited(event.exit_code)))
+
+    def _see_end(self, name: str) -> None:
+        """Its process has ended, which is what `die` would say: down at once.
+
+        While the engine is lost that is told with the rest of what is seen of the processes.
+        """
+        watched = self._watched[name]
+        sight = watched.sight
+        if self._is_lost or sight is None or not sight.observation.alive:
+            return
+        watched.deaths += 1
+        self._tell_death(watched, watched.take_end(sight))
+        watched.hint.set()
+
+    def _tell_death(self, watched: Watched, dead: ContainerObservation) -> None:
         if watched.told is not None and watched.told.incarnation == dead.incarnation:
             watched.told = dead
             self._post(ContainerDied(watched.name, dead.incarnation, dead.detail))
@@ -226,17 +259,24 @@ class Sights:
         return True
 
     async def survey(self) -> None:
-        """One list, then an inspection of each. Tells all after a break, else what has changed.
+        """One list, then an inspection of each that it shows to be another than was known.
 
-        Raises where the engine does not answer the list. What it says nothing of is left to hints.
+        After a break, and now and then, of all: a list does not show everything. Tells all after a
+        break, else what has changed. Raises where the engine does not answer the list. What it says
+        nothing of is left to hints.
         """
         must_tell_all = self._must_tell_all or self._is_lost
         begun = {name: self._begin(watched) for name, watched in self._watched.items()}
-        ids = await self._client.ids(self._watched, self._answer_s)
+        listed = await self._client.listed(self._watched, self._answer_s)
         self._must_tell_all = False
+        self._surveys += 1
+        is_whole = must_tell_all or self._surveys % WHOLE_EVERY == 0
         async with asyncio.TaskGroup() as group:
             for name, watched in self._watched.items():
-                group.create_task(self._see(watched, ids.get(name), begun[name], must_tell_all))
+                row = listed.get(name)
+                if is_whole or not watched.is_as(row):
+                    its_id = None if row is None else row.container_id
+                    group.create_task(self._see(watched, its_id, begun[name], must_tell_all))
         if must_tell_all:
             self._tell_all()
 
@@ -286,6 +326,7 @@ class Sights:
             watched.number = begun.number
             watched.starts_seen = begun.starts
             watched.orders_seen = begun.orders
+            self._endings.follow(watched.name, watched.process)
             if sight.container_id:
                 self._on_process(watched.name, sight.container_id, watched.process)
         if watched.believed is not None and not self._is_lost:
@@ -293,11 +334,22 @@ class Sights:
         self.news.ring()
         return True
 
+    def close(self) -> None:
+        """Nothing is watched any more."""
+        self._endings.close()
+
     # -- telling --------------------------------------------------------------------------------
 
     def tell_all_next_time(self) -> None:
         """The stream broke: the next survey is told whole."""
         self._must_tell_all = True
+
+    def withhold(self, what: str) -> bool:
+        """What the engine does not tell of all it should, "" for nothing. Is that news?"""
+        is_news = what != self._withheld
+        self._withheld = what
+        self._must_tell_all = self._must_tell_all or is_news
+        return is_news
 
     def lose(self, error: str) -> None:
         """The engine does not answer, says `error`: all is unknown until the next survey."""
@@ -330,4 +382,4 @@ class Sights:
             else:
                 watched.told = watched.believed.observation
             told.append(watched.told)
-        self._post(ContainersObserved(tuple(told)))
+        self._post(ContainersObserved(tuple(told), self._withheld))

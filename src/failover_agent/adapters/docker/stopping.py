@@ -74,28 +74,36 @@ class Stopper:
         self._grace_ends_at_s: dict[str, float] = {}  # by the loop's clock, while one of them is
         self._graces: defaultdict[str, set[asyncio.Timeout]] = defaultdict(set)
 
-    async def stop(self, names: tuple[str, ...], grace_s: float | None) -> dict[str, str]:
+    async def stop(
+        self, names: tuple[str, ...], grace_s: float | None, calls: asyncio.TaskGroup
+    ) -> dict[str, str]:
         """In order, each to its end; side by side once one of them does not end.
 
         With a `grace_s` all side by side, killed when it is over; 0 kills at once. Returns which
         may still run, and what is the matter with each: empty where all are shown to be gone.
+
+        `calls` is left with what the engine has not answered yet though its work is done.
         """
         if grace_s is None:
-            problems = await self._stop_in_order(names)
+            problems = await self._stop_in_order(names, calls)
         else:
             with self._hurry(names, grace_s):
-                found = await asyncio.gather(*(self._stop_quickly(name, grace_s) for name in names))
+                found = await asyncio.gather(
+                    *(self._stop_quickly(name, grace_s, calls) for name in names)
+                )
             problems = dict(zip(names, found, strict=True))
         running = await self._confirm(names, ANSWER_S if grace_s is None else QUICK_S)
         return {name: problems[name] or what for name, what in running.items()}
 
-    async def _stop_in_order(self, names: tuple[str, ...]) -> dict[str, str]:
+    async def _stop_in_order(
+        self, names: tuple[str, ...], calls: asyncio.TaskGroup
+    ) -> dict[str, str]:
         problems: dict[str, str] = {}
         left = list(names)
         while left and not any(problems.values()):
             name = left.pop(0)
-            problems[name] = await self._bring_down(name)
-        rest = await asyncio.gather(*(self._bring_down(name) for name in left))
+            problems[name] = await self._bring_down(name, calls)
+        rest = await asyncio.gather(*(self._bring_down(name, calls) for name in left))
         problems.update(zip(left, rest, strict=True))
         return problems
 
@@ -106,12 +114,14 @@ class Stopper:
         self._sights.kill_strays(name)
         return "" if await self._is_gone(name, KILL_S) else problem
 
-    async def _bring_down(self, name: str) -> str:
+    async def _bring_down(self, name: str, calls: asyncio.TaskGroup) -> str:
         """Grace, then kill. What went wrong is told; whether it runs is seen at the end."""
         if self._is_start_out(name):
             await self._sights.news.until(
                 lambda: not self._is_start_out(name) or self._hurrying[name] > 0, LATE_START_S
             )
+        if self._has_ended(name):
+            return ""
         try:
             sight = await self._sights.look(name, ANSWER_S, closely=True)
         except NO_ANSWER:
@@ -128,10 +138,10 @@ class Stopper:
         allowed_s = sight.stop_timeout_s if chosen_s is None else chosen_s
         allowed_s = LONGEST_STOP_S if allowed_s is None else min(allowed_s, LONGEST_STOP_S)
         slack_s = STOP_SLACK_S if math.ceil(allowed_s) == allowed_s else 0
-        problem = await self._stop_gently(sight, allowed_s, slack_s)
+        problem = await self._stop_gently(sight, allowed_s, slack_s, calls)
         return problem if problem and await self._kill(name, problem) else ""
 
-    async def _stop_quickly(self, name: str, grace_s: float) -> str:
+    async def _stop_quickly(self, name: str, grace_s: float, calls: asyncio.TaskGroup) -> str:
         """As `_bring_down`, and nothing of it waits for longer than the grace."""
         ends_at_s = self._clock.now() + grace_s
 
@@ -152,7 +162,7 @@ class Stopper:
                 return ""
             if grace_s > 0 and sight is not None and sight.container_id:
                 await self._drop_restart_policy(sight, min(QUICK_S, left_s()))
-                if not await self._stop_gently(sight, left_s(), 0):
+                if not await self._stop_gently(sight, left_s(), 0, calls):
                     return ""
         return await self._kill(name, "time is up")
 
@@ -161,23 +171,47 @@ class Stopper:
             with contextlib.suppress(*NO_ANSWER):  # that of a --rm container cannot be dropped
                 await self._client.drop_restart_policy(sight.container_id, limit_s)
 
-    async def _stop_gently(self, sight: Sight, allowed_s: float, slack_s: float) -> str:
-        """Empty where it has stopped; else what is the matter. `slack_s`: for the engine's kill."""
+    async def _stop_gently(
+        self, sight: Sight, allowed_s: float, slack_s: float, calls: asyncio.TaskGroup
+    ) -> str:
+        """Empty where it has stopped; else what is the matter. `slack_s`: for the engine's kill.
+
+        Returns when its process is seen to have ended: the engine takes half as long again to say
+        so, and nobody has to wait for that.
+        """
         name = sight.observation.name
         if sight.status == "paused":
             allowed_s = 0  # a frozen process hears no TERM
         whole_s = math.ceil(allowed_s)  # the engine counts in whole seconds
+        call = calls.create_task(self._call_stop(sight.container_id, whole_s))
+        call.add_done_callback(lambda _: self._sights.news.ring())
         try:
             async with self._grace(name, allowed_s + slack_s):
-                await self._client.stop(sight.container_id, whole_s, LONGEST_STOP_S + STOP_SLACK_S)
+                await self._sights.news.wait_for(lambda: call.done() or self._has_ended(name))
         except TimeoutError:
+            call.cancel()
             return f"no answer within {allowed_s + slack_s:g} s"
-        except EngineUnreachableError as error:
+        error = call.result() if call.done() else None
+        if isinstance(error, EngineUnreachableError):
             return str(error)
-        except EngineRefusedError as error:
+        if isinstance(error, EngineRefusedError):
             return "" if await self._is_gone(name, 0) else str(error)
         # The engine's word is no proof: it says so while its containerd is away, too.
         return "" if await self._is_gone(name, 0) else "the engine says stopped, and it is alive"
+
+    async def _call_stop(
+        self, container_id: str, grace_s: int
+    ) -> EngineUnreachableError | EngineRefusedError | None:
+        """What went wrong with it, if anything."""
+        try:
+            await self._client.stop(container_id, grace_s, LONGEST_STOP_S + STOP_SLACK_S)
+        except NO_ANSWER as error:
+            return error
+        return None
+
+    def _has_ended(self, name: str) -> bool:
+        """Shown without the engine, which has not even noticed perhaps: H3 by its processes."""
+        return not self._is_start_out(name) and self._sights.has_just_ended(name)
 
     # -- kill -----------------------------------------------------------------------------------
 
@@ -278,6 +312,8 @@ class Stopper:
         """Empty where nothing of the container runs: by a fresh look, or by its process."""
         if self._is_start_out(name):
             return "a start of it has not ended yet"
+        if self._has_ended(name):
+            return ""
         try:
             sight = await self._sights.look(name, limit_s, closely=True)
         except NO_ANSWER as error:

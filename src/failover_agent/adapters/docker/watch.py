@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
-from failover_agent.adapters.docker.client import NO_ANSWER, EngineClient
+from failover_agent.adapters.docker.client import NO_ANSWER, EngineClient, StreamEnd
 from failover_agent.adapters.docker.sights import Sights
 
 OVERLAP_S = 3.0
@@ -87,7 +87,7 @@ class Watcher:
     async def _follow(self) -> None:
         """One stream takes over from the other."""
         backoff_s = FIRST_BACKOFF_S
-        last: asyncio.Task[str] | None = None
+        last: asyncio.Task[StreamEnd] | None = None
         async with asyncio.TaskGroup() as group:
             while True:
                 stream = await self._open(group)
@@ -105,11 +105,11 @@ class Watcher:
                 last = stream
                 await asyncio.wait({stream}, timeout=self._timing.window_s)
                 if stream.done():
-                    fields = {"sentence": stream.result()}
+                    fields = {"sentence": stream.result().why}
                     log.info("engine_stream_broke", extra={"fields": fields})
                     self._survey_wanted.set()  # is the engine still there?
 
-    async def _open(self, group: asyncio.TaskGroup) -> asyncio.Task[str] | None:
+    async def _open(self, group: asyncio.TaskGroup) -> asyncio.Task[StreamEnd] | None:
         """None where the engine accepts no stream."""
         opened = asyncio.Event()
         is_open = False
@@ -126,9 +126,17 @@ class Watcher:
             async with asyncio.timeout(self._timing.answer_s):
                 await opened.wait()
         if is_open:
+            self._tell_withheld("")
             return stream
+        if stream.done() and stream.result().is_denied:
+            self._tell_withheld(stream.result().why)
         stream.cancel()
         return None
+
+    def _tell_withheld(self, what: str) -> None:
+        """Without events the slow list is all there is, and it is for the core to say so."""
+        if self._sights.withhold(what):
+            self._survey_wanted.set()
 
     async def _attend(self, name: str) -> None:
         """A look at this container for each hint, however long the others' take."""

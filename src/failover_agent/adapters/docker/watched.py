@@ -10,9 +10,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from failover_agent.adapters.docker import processes
-from failover_agent.adapters.docker.parse import Sight, missing
+from failover_agent.adapters.docker.parse import Listed, Sight, missing
 from failover_agent.core.events import ContainerObservation
 from failover_agent.core.state import ContainerState
+
+ENDED = "its process has ended"
+
+LATELY_S = 2.0
+"""That a process was seen to end says for so long that nothing runs; then the engine is asked."""
 
 UNNOTICED_S = 2.0
 """A process that is gone for so long, and that the engine still calls running, is dead to us."""
@@ -30,6 +35,8 @@ class Watched:
     told: ContainerObservation | None = None
     process: processes.Process | None = None
     gone_at_s: float | None = None  # it was first seen to be gone, by the loop's clock
+    ended: str = ""  # the incarnation whose process was seen to end
+    ended_at_s: float = 0.0  # by the loop's clock
     strays: tuple[processes.Process, ...] = ()  # its processes that the engine does not know
     deaths: int = 0
     starts: int = 0  # told by the stream
@@ -50,6 +57,51 @@ class Watched:
         if not self.sight.observation.alive:
             return False
         return None if self.process is None else processes.is_alive(self.process)
+
+    def has_just_ended(self) -> bool:
+        """Was its process seen to end, all others in it with that one, and will it stay so?
+
+        That needs no word of the engine, if it does not start the container anew by itself.
+        """
+        sight = self.sight
+        if sight is None or sight.observation.alive or self.has_strays():
+            return False
+        is_it = bool(self.ended) and sight.observation.incarnation == self.ended
+        stays = sight.has_own_pids and sight.observation.restart_policy == "no"
+        nothing_since = (self.starts, self.orders) == (self.starts_seen, self.orders_seen)
+        is_new = asyncio.get_running_loop().time() - self.ended_at_s < LATELY_S
+        return is_it and stays and nothing_since and is_new
+
+    def is_as(self, listed: Listed | None) -> bool:
+        """Does a list say of it what is known already? Then there is no need for a look.
+
+        Where its process was seen to go, or a hint waits, there is; nobody lists a restart whose
+        events were lost, but the process that ran before it has gone.
+        """
+        sight = self.sight
+        if sight is None or listed is None or self.is_stale or self.hint.is_set():
+            return False
+        if sight.observation.alive:
+            if self.process is not None and processes.is_alive(self.process) is not True:
+                return False
+        elif self.has_strays():
+            return False
+        nothing_since = (self.starts, self.orders) == (self.starts_seen, self.orders_seen)
+        known = Listed(sight.container_id, sight.status, sight.health)
+        # The health of what does not run is that of its last run, which no list shows.
+        return nothing_since and known == (
+            listed if sight.observation.alive else replace(listed, health=sight.health)
+        )
+
+    @property
+    def startable(self) -> Sight | None:
+        """What was seen last, where that is a container that only has to be started."""
+        sight = self.sight
+        known = sight is not None and not self.is_stale and not self.hint.is_set()
+        known = known and (self.starts, self.orders) == (self.starts_seen, self.orders_seen)
+        if sight is None or not known or self.has_strays() or not sight.observation.exists:
+            return None
+        return sight if sight.status in ("created", "exited") else None
 
     def has_strays(self) -> bool:
         """What cannot be told is not dead."""
@@ -82,6 +134,12 @@ class Watched:
         self.process = None
         return dead.observation
 
+    def take_end(self, sight: Sight) -> ContainerObservation:
+        """The process that `sight` shows has ended; the engine is about to say so."""
+        self.ended = sight.observation.incarnation
+        self.ended_at_s = asyncio.get_running_loop().time()
+        return self.take_death(sight, ENDED)
+
     def unknown(self, detail: str) -> ContainerObservation:
         """It may run: nobody knows."""
         last = self.told or missing(self.name).observation
@@ -98,6 +156,9 @@ class Watched:
         return processes.find(sight.pid, sight.container_id, proc)
 
     def _unless_gone(self, sight: Sight) -> Sight:
+        is_ended = bool(self.ended) and sight.observation.incarnation == self.ended
+        if is_ended and sight.status in ("running", "paused"):
+            return _down(sight, ENDED)
         if self.process is None or processes.is_alive(self.process) is not False:
             self.gone_at_s = None
             return sight

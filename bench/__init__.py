@@ -1,0 +1,1 @@
+"""Measurements, each a program that prints a table: `PYTHONPATH=. .venv/bin/python bench/X.py`."""

@@ -1,0 +1,169 @@
+"""Two cables between the two hosts: one is cut, and the other carries on; both, and it is as ever.
+
+One lab for the whole file, in a plain pair, where a peer that is thought dead is a second active.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import pytest
+
+from tests.lab.lab import Lab, Node
+from tests.lab.network import Cable
+from tests.lab.pair import (
+    LIMIT_S,
+    alarms,
+    is_redundant,
+    runs_all,
+    start_pair,
+    status,
+    term,
+    wait_redundant,
+    watch,
+)
+from tests.lab.truth import now_s
+from tests.lab.until import until
+
+pytestmark = [pytest.mark.lab, pytest.mark.timeout(300)]
+
+TIMEOUT_S = 3.0  # heartbeat_timeout of the lab
+PORT = 8000
+
+
+@dataclass
+class Wired:
+    """The pair, and what is between its hosts beside the switch."""
+
+    lab: Lab
+    cable: Cable
+
+    def ways(self, to: Node) -> tuple[str, str]:
+        """Where `to` is called: over the switch, and over the cable."""
+        return f"http://{to.address}:{PORT}", f"http://{self.cable.address[to.name]}:{PORT}"
+
+    def settings(self) -> dict[str, dict[str, list[str]]]:
+        return {
+            "primary": {"endpoint": [*self.ways(self.lab.b)]},
+            "backup": {"endpoint": [*self.ways(self.lab.a)]},
+        }
+
+    @property
+    def active(self) -> Node:
+        return until(
+            lambda: next((n for n in (self.lab.a, self.lab.b) if is_redundant(n)), None),
+            LIMIT_S,
+            "one is active, and its peer ready",
+        )
+
+
+@pytest.fixture(scope="module")
+def shared() -> Iterator[Wired]:
+    with Lab(["db", "web"]) as lab:
+        wired = Wired(lab, Cable(lab.network, lab.a.host, lab.b.host))
+        start_pair(lab, **wired.settings())
+        yield wired
+
+
+@pytest.fixture
+def wired(shared: Wired) -> Wired:
+    """Every wire is whole, and nobody has anything to say against it."""
+    shared.lab.network.heal()
+    nodes = (shared.lab.a, shared.lab.b)
+    until(lambda: not any(alarms(node) for node in nodes), LIMIT_S, "no alarm anywhere")
+    wait_redundant(shared.lab, shared.active)
+    return shared
+
+
+def paths(node: Node) -> dict[str, bool | None]:
+    return {path["endpoint"]: path["reachable"] for path in status(node)["peer"]["paths"]}
+
+
+Cut = Callable[[Wired], None]
+
+CUTS: dict[str, tuple[int, Cut]] = {
+    "the network": (0, lambda w: w.lab.network.cut_both(w.lab.a, w.lab.b)),
+    "the cable": (1, lambda w: w.cable.cut_both(w.lab.a, w.lab.b)),
+    "the network, from a to b": (0, lambda w: w.lab.network.cut(w.lab.a, w.lab.b)),
+    "the cable, from b to a": (1, lambda w: w.cable.cut(w.lab.b, w.lab.a)),
+}
+
+
+@pytest.mark.parametrize("what", CUTS)
+def test_one_of_two_cables_is_cut_and_healed(wired: Wired, what: str) -> None:
+    lab, active, nodes = wired.lab, wired.active, (wired.lab.a, wired.lab.b)
+    which, cut = CUTS[what]
+    before, since_s = term(active), now_s()
+    told_before = {
+        node.name: node.agent.log().count(
+            f"alarm code=path_lost which={wired.ways(lab.peer_of(node))[which]}"
+        )
+        for node in nodes
+    }
+    cut(wired)
+    cut_at_s = now_s()
+    until(lambda: all("path_lost" in alarms(n) for n in nodes), LIMIT_S, "both miss the path")
+    print(f"{what} is cut: both say so after {now_s() - cut_at_s:.1f} s (T = {TIMEOUT_S:g} s)")
+    for node in nodes:
+        ways = wired.ways(lab.peer_of(node))
+        lost, good = ways[which], ways[1 - which]
+        assert set(alarms(node)) == {"path_lost"}
+        assert lost in alarms(node)["path_lost"]
+        assert paths(node) == {lost: False, good: True}
+        told = status(node)
+        assert told["peer"]["reachable"]
+        assert (told["redundancy"]["ok"], told["ready"]) == (False, True)
+        assert lost in told["redundancy"]["lost_because"][0]
+        shown = node.agent.cli("status")
+        assert (shown.returncode, f"{lost} is SILENT" in shown.stdout) == (3, True), shown.stdout
+        assert f"{good} answers" in shown.stdout
+    watch(lab, TIMEOUT_S, active)
+
+    lab.network.heal()
+
+    until(lambda: not any(alarms(node) for node in nodes), LIMIT_S, "both find it again")
+    wait_redundant(lab, active)
+    assert all(all(paths(node).values()) for node in nodes)
+    assert term(active) == before
+    assert not lab.truth.starts(since_s), "nothing moved"
+    for node in nodes:
+        log, lost = node.agent.log(), wired.ways(lab.peer_of(node))[which]
+        counts = [log.count(f"alarm {word}code=path_lost which={lost}") for word in ("", "ended ")]
+        assert counts == [told_before[node.name] + 1] * 2, "a line at its begin, one at its end"
+
+
+def test_both_cables_are_cut_and_the_standby_takes_over_as_ever(wired: Wired) -> None:
+    lab, active = wired.lab, wired.active
+    standby = lab.peer_of(active)
+    lab.network.cut_both(active, standby)
+    wired.cable.cut_both(active, standby)
+    until(lambda: runs_all(lab, standby), LIMIT_S, "the standby starts the service")
+    until(lambda: alarms(active), LIMIT_S, "the other misses its peer")
+    assert "path_lost" not in alarms(active) | alarms(standby), "said once: the peer is silent"
+    assert not any(paths(active).values())
+
+    lab.network.heal()
+
+    until(lambda: is_redundant(standby), LIMIT_S, "the higher term goes on, the other stands by")
+    until(lambda: runs_all(lab, standby) and not lab.truth.running_now(active.name), LIMIT_S, "one")
+
+
+def test_a_path_that_leads_to_ourselves_is_an_alarm_and_the_good_one_decides(wired: Wired) -> None:
+    """The last one: a host ends in it. Its address on the cable is one of many to the program."""
+    lab, active = wired.lab, wired.active
+    standby = lab.peer_of(active)
+    role = standby.agent.role
+    own = f"http://{wired.cable.address[standby.name]}:{PORT}"
+    good = wired.ways(active)[0]
+    standby.agent.sigterm()
+    standby.agent.wait()
+    lab.start_agent(standby, role, {role: {"endpoint": [good, own]}})
+    until(lambda: own in alarms(standby).get("endpoint_is_self", ""), LIMIT_S, "the alarm")
+    until(lambda: status(standby)["phase"] == "standby", LIMIT_S, "it is a standby")
+    until(lambda: status(standby)["ready"], LIMIT_S, "and ready")
+    watch(lab, 2 * TIMEOUT_S, active)
+    assert set(alarms(standby)) == {"endpoint_is_self"}
+    assert paths(standby) == {good: True, own: False}
+
+    active.crash()
+
+    until(lambda: runs_all(lab, standby), LIMIT_S, "the standby takes over from a dead host")
