@@ -155,6 +155,15 @@ def test_a_name_that_begins_an_id_is_not_taken_for_it(
     assert engine.kill(host, ("db",), (container_id,), 10.0) == {container_id: False}
 
 
+def test_among_many_names_those_that_run_are_found(lab: Lab, services: dict[str, Service]) -> None:
+    host = f"unix://{lab.a.engine.socket}"
+    container_id = services["db"].inspect()["Id"]
+    others = [f"other-{number}" for number in range(engine.MOST_FILTERED)]
+
+    assert engine.kill(host, ("db", *others), (), 10.0) == {container_id: True}
+    assert services["web"].state == "running"
+
+
 def test_an_engine_that_hangs_or_is_not_there_costs_no_more_than_its_limit(
     lab: Lab, services: dict[str, Service], tmp_path: Path
 ) -> None:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from failover_agent.guard.watch import CONTAINER_ID
@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 MOST_ANSWER = 1 << 22
 READ = 1 << 16
+
+MOST_FILTERED = 32
+"""The engine tries each name of a filter on each of its containers: with more, all are listed."""
 
 TLS = "https://"
 """An engine behind TLS; unix:// and tcp:// have none."""
@@ -77,7 +80,8 @@ def kill(
     """
     ends_at_s = _now() + limit_s
     known = sorted(set(ids))
-    wanted = json.dumps({"name": [f"^/{re.escape(name)}$" for name in names]})
+    filtered = [f"^/{re.escape(name)}$" for name in names] if len(names) <= MOST_FILTERED else []
+    wanted = json.dumps({"name": filtered} if filtered else {})
     orders = [_kill_order(it) for it in known]
     try:
         context = tls_context(files) if host.startswith(TLS) else None
@@ -86,7 +90,7 @@ def kill(
     listing, *answers = _ask(
         host, context, [f"GET /containers/json?filters={quote(wanted)}", *orders], ends_at_s
     )
-    new = [it for it in _ids(listing) if it not in known]
+    new = [it for it in _ids(listing, frozenset(names)) if it not in known]
     answers += _ask(host, context, [_kill_order(it) for it in new], ends_at_s) if new else []
     return {
         it: answer.split(b" ", 2)[1:2] == [b"204"]
@@ -99,12 +103,20 @@ def _kill_order(container_id: str) -> str:
     return f"POST /containers/{container_id}/kill"
 
 
-def _ids(answer: bytes) -> list[str]:
-    """The running containers of a list."""
+def _ids(answer: bytes, names: frozenset[str]) -> list[str]:
+    """The running containers of a list that bear these names."""
     with suppress(ValueError, KeyError, TypeError):
         rows = json.loads(answer.partition(b"\r\n\r\n")[2])
-        return [row["Id"] for row in rows if CONTAINER_ID.fullmatch(row["Id"])]
+        return [
+            row["Id"]
+            for row in rows
+            if CONTAINER_ID.fullmatch(row["Id"]) and not names.isdisjoint(_names(row))
+        ]
     return []
+
+
+def _names(row: Mapping[str, Any]) -> list[str]:
+    return [name.removeprefix("/") for name in row["Names"]]
 
 
 class _Tls:
