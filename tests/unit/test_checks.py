@@ -39,6 +39,7 @@ from failover_agent.core.events import ContainerObservation
 from failover_agent.core.policy import Role
 from failover_agent.core.state import ContainerState, Durable, Holder, Phase
 from failover_agent.errors import ExitCode
+from failover_agent.protocol.envelope import read_token
 from tests.integration.nodes import SECRET, Node, listening, node
 
 RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "engine-20.10"
@@ -245,6 +246,15 @@ def test_a_secret_in_a_file_that_everybody_reads(here: Path) -> None:
     finding = worth_a_look(of_configuration.find(settings_in(here, mode=0o644)))[0]
 
     assert (finding.level, finding.fix) == (Level.WARNING, f"chmod 600 {here}/config.toml")
+
+
+def test_whoever_may_read_is_told_what_to_send(here: Path) -> None:
+    secretly = f'secret = "{SECRET.decode()}"\nread_access = "secret"'
+
+    told = [f.sentence for f in of_configuration.find(settings_in(here, security=secretly))]
+
+    assert f"a reader sends this header: Authorization: Bearer {read_token(SECRET)}" in told
+    assert not any("Bearer" in f.sentence for f in of_configuration.find(settings_in(here)))
 
 
 def test_ports_that_do_not_fit_each_other(here: Path) -> None:

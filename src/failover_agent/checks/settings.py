@@ -13,6 +13,7 @@ from failover_agent.checks.finding import Finding, Level
 from failover_agent.config import Arbiter, ArbiterKind, Fence, Node, Settings
 from failover_agent.config.values import address_of, is_unspecified
 from failover_agent.core.policy import PartitionPolicy, Role
+from failover_agent.protocol.envelope import read_token
 
 
 def find(settings: Settings) -> Iterator[Finding]:
@@ -43,6 +44,11 @@ def _of_node(settings: Settings) -> Iterator[Finding]:
         f"{settings.keys.cluster}",
     )
     yield from _of_secret(settings, is_signed=settings.secret is not None)
+    if settings.keys.security.read_access == "secret" and settings.secret is not None:
+        token = read_token(settings.secret)
+        yield Finding(
+            Level.OK, "read_access", f"a reader sends this header: Authorization: Bearer {token}"
+        )
     yield from _of_ports(settings)
     if settings.arbiter is None:
         yield _of_partition(settings)

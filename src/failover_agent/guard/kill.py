@@ -105,9 +105,11 @@ def _kill_if(pid: int, is_wanted: Callable[[int], bool]) -> bool:
 
 
 def _all_groups() -> Iterator[tuple[int, str]]:
-    for name in os.listdir(PROC):  # noqa: PTH208 - thousands of names, twenty times a second
-        if name.isdigit():
-            yield int(name), _read(f"{PROC}/{name}/cgroup")
+    names: list[str] = []
+    with suppress(OSError):  # no file may be opened any more: the next round may have more luck
+        names = os.listdir(PROC)  # noqa: PTH208 - thousands of names, twenty times a second
+    for name in filter(str.isdigit, names):
+        yield int(name), _read(f"{PROC}/{name}/cgroup")
 
 
 def _stat(pid: int) -> list[str]:

@@ -189,7 +189,12 @@ class _Supervisor:
     # --- the agent -------------------------------------------------------------------------------
 
     def _start(self, now: float) -> None:
-        ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        except OSError as error:
+            self._log.say("error", "guard", f"the agent cannot be started: {error}")
+            self._pause(now)
+            return
         self._watch = watch.begin_child(self._watch)
         self._lifeline, self._was_killed = ours, False
         ours.setblocking(False)

@@ -169,8 +169,9 @@ class Log:
 
 
 def beside(job: Callable[[], None], name: str) -> threading.Thread:
-    """A thread that keeps no process from ending."""
+    """A thread that keeps no process from ending. Not alive where the system has room for none."""
     threading.stack_size(STACK)
     thread = threading.Thread(target=job, name=name, daemon=True)
-    thread.start()
+    with contextlib.suppress(RuntimeError):
+        thread.start()
     return thread

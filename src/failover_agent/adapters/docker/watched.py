@@ -101,7 +101,9 @@ class Watched:
         known = known and (self.starts, self.orders) == (self.starts_seen, self.orders_seen)
         if sight is None or not known or self.has_strays() or not sight.observation.exists:
             return None
-        return sight if sight.status in ("created", "exited") else None
+        # One that the engine starts anew by itself may be between two rounds of a crash loop.
+        stays = sight.observation.restart_policy == "no"
+        return sight if stays and sight.status in ("created", "exited") else None
 
     def has_strays(self) -> bool:
         """What cannot be told is not dead."""
