@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from failover_agent.cli.run import BROKE
 from tests.integration.guarded import (
     KILL_BUDGET_S,
     LIMIT_S,
@@ -497,6 +498,45 @@ def _children(pid: int) -> list[int]:
 
 
 # -- G4: small, and never waiting ---------------------------------------------------------------
+
+
+PROGRAM = """
+import errno, socket, sys
+import failover_agent.cli.main as main, failover_agent.guard.supervisor as supervisor
+pair, refusals = socket.socketpair, [OSError(errno.EMFILE, "too many open files")]
+def refuse(*arguments):
+    if arguments and refusals:
+        raise refusals.pop()
+    return pair(*arguments)
+{change}
+start = supervisor.os.posix_spawn
+supervisor.os.posix_spawn = lambda _, __, environ, **more: start(
+    "/bin/sh", ["sh", "-c", "exit 2"], environ, **more)
+sys.exit(main.main(["run", "--role", "primary", "--config", sys.argv[1]]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "code", "told"),
+    [
+        ("supervisor.socket.socketpair = refuse", 2, "too many open files"),
+        ("supervisor.select.poll = None", BROKE, "Traceback"),
+    ],
+    ids=["no file left for the line to its agent", "a fault of its own"],
+)
+def test_a_guard_tries_again_and_its_own_end_is_no_failed_start(
+    change: str, code: int, told: str, tmp_path: Path
+) -> None:
+    """The unit waits after a failed start (1), and nobody would watch over a lease meanwhile."""
+    done = subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(change=change), tmp_path / "config.toml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
+    )
+
+    assert (done.returncode, told in done.stderr) == (code, True), done.stderr
 
 
 def test_the_guard_of_failover_agent_run_is_small_and_has_loaded_nothing_of_the_agent(

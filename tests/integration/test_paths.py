@@ -350,6 +350,21 @@ async def test_check_asks_over_each_way_and_names_it() -> None:
     assert again == good
 
 
+async def test_check_finds_two_nodes_where_there_should_be_two_ways() -> None:
+    check = node(Role.PRIMARY, run_id="check")
+    async with (
+        listening(node(BACKUP)) as backup,
+        listening(node(BACKUP, node_id="old")) as old,
+        speaking(check, backup.endpoint, old.endpoint) as peers,
+    ):
+        good, bad = await peers.probe(BACKUP)
+
+    assert good.is_fine
+    assert (bad.endpoint, bad.conflict) == (old.endpoint, ConflictKind.SAME_ROLE)
+    assert "it is another node than over the endpoint before it" in bad.what
+    assert bad.todo
+
+
 async def test_a_decision_is_asked_of_the_peer_and_not_of_the_path() -> None:
     """One that cannot decide answers nothing over either, and is not a lost path alone."""
     async with wired() as pair:

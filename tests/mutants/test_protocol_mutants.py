@@ -83,6 +83,20 @@ BENDS = [
         test_wire.test_an_arbiter_has_no_phase_and_no_beat_and_a_node_has_both,
     ),
     Bend(
+        "two witnesses have two votes",
+        sessions.Answerer,
+        "why_not",
+        lambda *_: "",
+        test_auth.test_two_witnesses_behind_two_endpoints_are_none,
+    ),
+    Bend(
+        "the votes of two backups are one",
+        sessions.Answerer,
+        "why_not",
+        lambda *_: "",
+        test_auth.test_of_two_backups_the_one_that_speaks_to_us_answers,
+    ),
+    Bend(
         "a witness gives its vote before it is on disk",
         ballot,
         "needs_save",

@@ -21,6 +21,7 @@ from failover_agent.core.policy import Role
 from failover_agent.core.state import Phase, Reason
 from failover_agent.protocol import envelope, wire
 from failover_agent.protocol.auth import (
+    AskAgain,
     Denied,
     Heard,
     Keeper,
@@ -581,3 +582,63 @@ def test_the_wire_looks_like_this() -> None:
         "re": {"run_id": "a1", "path": "0/hello", "seq": 1},
         "message": {"version": "0.1.0", "phase": "standby"},
     }
+
+
+# --- one role, two nodes that answer (V9) ---------------------------------------------------------
+
+
+def answered(asker: Keeper, by: Keeper, endpoint: int) -> Understood | AskAgain | Refused:
+    """What the asker makes of the answer over that endpoint, once it is known there."""
+    while True:
+        sent = asker.request(by.me.role, beat(asker.me), endpoint=endpoint)
+        read = read_reply(asker, sent, reply(by, hear(by, sent)))
+        if not isinstance(read, AskAgain):
+            return read
+
+
+def test_two_witnesses_behind_two_endpoints_are_none() -> None:
+    """Each could give its vote to another node, once the wire between the nodes is cut."""
+    primary = keeper(PRIMARY)
+    first, second = keeper(WITNESS), keeper(replace(WITNESS, node_id="vv", run_id="v1"))
+    assert isinstance(answered(primary, first, 0), Understood)
+    assert isinstance(answered(primary, second, 1), Understood), "it may be in its place"
+
+    reads = [answered(primary, *each) for each in 2 * [(first, 0), (second, 1)]]
+
+    for read in reads:
+        assert isinstance(read, Refused)
+        assert read.conflict is not None
+        assert read.conflict.kind is ConflictKind.SAME_ROLE
+        assert "two nodes answer as the witness, vv and ww:" in read.detail
+        assert (read.conflict.holding, read.conflict.may_lead) == (False, False)
+
+
+def test_a_witness_in_the_place_of_another_is_believed_and_a_late_answer_says_nothing() -> None:
+    primary = keeper(PRIMARY)
+    first, second = keeper(WITNESS), keeper(replace(WITNESS, node_id="vv", run_id="v1"))
+    assert isinstance(answered(primary, first, 0), Understood)
+    sent = primary.request(Role.WITNESS, beat(PRIMARY))
+    late = reply(first, hear(first, sent))
+
+    assert isinstance(answered(primary, second, 1), Understood)
+    assert isinstance(read_reply(primary, sent, late), Understood)
+
+    assert isinstance(answered(primary, second, 1), Understood)
+
+
+def test_of_two_backups_the_one_that_speaks_to_us_answers() -> None:
+    """Another way leads to an old host with the same file, secret and role."""
+    primary, backup = meet()
+    old = keeper(replace(BACKUP, node_id="old", run_id="o1"))
+    assert isinstance(say(backup, primary)[0], Understood)
+    assert isinstance(answered(primary, backup, 0), Understood)
+    assert isinstance(answered(primary, old, 1), Understood), "it may be in its place"
+
+    assert isinstance(answered(primary, backup, 0), Understood)
+    read = answered(primary, old, 1)
+
+    assert isinstance(read, Refused)
+    assert "two nodes answer as the backup, bb and old:" in read.detail
+    assert read.conflict is not None
+    assert (read.conflict.kind, read.conflict.holding) == (ConflictKind.SAME_ROLE, False)
+    assert isinstance(answered(primary, backup, 0), Understood)

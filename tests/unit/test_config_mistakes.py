@@ -230,6 +230,26 @@ def test_a_password_in_an_endpoint_is_not_shown() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "https://me:hunter2@10.0.0.2:8000",
+        "me:hunter2@10.0.0.2:8000",
+        "ftp://me:hunter2@10.0.0.2:8000",
+        "http://me:hun/ter2@10.0.0.2:8000",
+        "http://me:hun ter2@10.0.0.2",
+        "http://me:hun,ter2@10.0.0.2:8000/v1",
+    ],
+)
+def test_nor_is_it_whatever_else_is_wrong_there(endpoint: str) -> None:
+    text = PAIR.format(top="", primary="", backup="", security=SECRET)
+    told = mistake(text.replace("http://10.0.0.2:8000", endpoint))
+
+    assert "...@10.0.0.2" in told
+    assert "hun" not in told
+    assert "ter2" not in told
+
+
 def test_an_endpoint_that_is_a_number() -> None:
     text = PAIR.format(top="", primary="", backup="", security=SECRET)
 

@@ -280,6 +280,7 @@ async def test_a_stop_is_answered_when_the_process_has_ended_and_before_the_engi
     [
         pytest.param({"RestartPolicy": {"Name": "always"}}, id="the engine would start it anew"),
         pytest.param({"PidMode": "host"}, id="its other processes may live on"),
+        pytest.param({"Runtime": "kata"}, id="what ended may have spoken for a machine"),
     ],
 )
 async def test_the_engine_is_asked_where_the_first_process_is_not_the_whole(
@@ -355,6 +356,15 @@ async def test_what_the_engine_refuses_twice_has_failed_in_its_words(world: Worl
     await world.lane.start(StartContainers(term=4, names=("web",)))
 
     assert world.told[-1] == StartFailed(4, "web", "no such volume")
+
+
+async def test_what_the_engine_may_start_anew_is_looked_at_first(world: World) -> None:
+    """After `die` it may be between two rounds of a crash loop."""
+    world.engine.notices()
+    world.change(RestartPolicy={"Name": "always"})
+    await world.sights.look("web", LIMIT_S)
+
+    assert world.sights.startable("web") is None
 
 
 async def test_what_is_not_known_well_is_looked_at_first(world: World) -> None:

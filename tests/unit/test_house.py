@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import failover_agent
+from failover_agent.cli import run
 from failover_agent.core.policy import Policy, Role
 
 TOP = Path(__file__).resolve().parents[2]
@@ -90,6 +92,30 @@ def test_the_unit_of_a_node_brings_its_guard_back_in_time_and_lets_it_kill() -> 
     }
     assert {key: keys[key] for key in wanted} == wanted
     assert "CAP_KILL" in keys["CapabilityBoundingSet"].split()
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.stem)
+@pytest.mark.parametrize(
+    ("status", "waits"), [("1", "5\n"), ("0", ""), ("KILL", ""), (str(run.BROKE), "")]
+)
+def test_only_what_keeps_an_agent_from_starting_is_waited_for(
+    unit: Path, status: str, waits: str, tmp_path: Path
+) -> None:
+    """A guard that died comes back at once: nobody watches over the lease meanwhile (G3)."""
+    (tmp_path / "sleep").write_text('#!/bin/sh\necho "$@"\n')
+    (tmp_path / "sleep").chmod(0o755)
+    # As systemd reads it.
+    command = [it.replace("$$", "$") for it in shlex.split(_keys(unit.name)["ExecStopPost"])]
+    done = subprocess.run(
+        command,
+        env={"PATH": str(tmp_path), "EXIT_STATUS": status},
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+        timeout=30,
+    )
+
+    assert done.stdout == waits
 
 
 def test_the_unit_of_a_witness_has_no_power_to_kill_and_no_engine() -> None:

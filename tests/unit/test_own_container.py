@@ -57,8 +57,13 @@ def test_what_compose_made_a_moment_ago_to_replace_us_is_about_to_do_so() -> Non
         row(NEXT, "created", labels=REPLACING, Created=NOW_S - 3600),
         row(NEXT, "created", labels={**REPLACING, SERVICE[0]: "shop"}),
         row(NEXT, "created", labels={**REPLACING, SERVICE[1]: "web"}),
+        row(NEXT, "created", Labels=None),
+        row(NEXT, "created", Labels=REPLACING),
     ],
-    ids=["of another kind", "runs already", "left behind", "other project", "other service"],
+    ids=[
+        *("of another kind", "runs already", "left behind", "other project", "other service"),
+        *("no labels", "of no service"),
+    ],
 )
 def test_nothing_else_is(other: dict[str, Any]) -> None:
     assert not is_replaced(OURS, [other, RUNNING], NOW_S)
@@ -68,6 +73,8 @@ def test_alone_and_unknown_we_are_not_replaced() -> None:
     assert not is_replaced(OURS, [RUNNING], NOW_S)
     assert not is_replaced(OTHER, [row(NEXT, "created", labels=REPLACING), RUNNING], NOW_S)
     assert not is_replaced(OURS, [], NOW_S)
+    nameless = [row(OURS, "running", Labels=None), row(NEXT, "created", Labels=REPLACING)]
+    assert not is_replaced(OURS, nameless, NOW_S)
 
 
 # -- it is not to be looked after -----------------------------------------------------------------

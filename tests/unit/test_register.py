@@ -277,6 +277,16 @@ def test_an_older_beat_writes_no_more_once_a_newer_one_has_begun() -> None:
 # --- looks, polls, candidacies --------------------------------------------------------------------
 
 
+def test_a_candidacy_writes_no_more_once_its_run_has_asked_for_a_hold() -> None:
+    """It may have asked for a higher term in place (H7), and is under way still."""
+    view = register.begun(seen(replace(PROMISED, hold=True), me=PRIMARY), beat(number=6, hold=True))
+    asked = question(VoteKind.CANDIDACY, 9, sender=PRIMARY)
+
+    assert move(view, asked, 101.0) == Overtaken()
+    back = register.begun(view, beat(number=7))
+    assert written(back, asked).entry.term == 9, "it stays, and may ask again"
+
+
 def test_a_beat_that_does_not_renew_asks_how_the_promise_stands() -> None:
     view = seen(PROMISED)
     look = beat(BACKUP, renews=False)

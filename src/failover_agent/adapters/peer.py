@@ -58,12 +58,14 @@ class Clock(Protocol):
 class Probed:
     """What `check` found at an endpoint: `what` is a sentence without its full stop, `todo` whole
     sentences, and empty where nothing is wrong. `conflict`: somebody is there, and not our peer.
+    `node_id`: who answered, "" where that is not told.
     """
 
     endpoint: str
     what: str
     todo: str = ""
     conflict: ConflictKind | None = None
+    node_id: str = ""
 
     @property
     def is_fine(self) -> bool:
@@ -168,7 +170,9 @@ class Peers:
         paths = (p for p in self._paths[role] if endpoints is None or str(p) in endpoints)
         async with asyncio.TaskGroup() as group:
             asked = [group.create_task(self._probe(path)) for path in paths]
-        return tuple(task.result() for task in asked)
+        found = [task.result() for task in asked]
+        first = next((one.node_id for one in found if one.is_fine), "")
+        return tuple(_of_one_node(one, first) for one in found)
 
     async def close(self) -> None:
         """End the connections; nothing is to be performed afterwards."""
@@ -322,7 +326,7 @@ class Peers:
         if path.role is not Role.WITNESS and said.sender.fingerprint != me.fingerprint:
             what = f"the {path.role} has other members or another partition_policy"
             return Probed(str(path), what, "Use the same configuration file on all nodes.")
-        return Probed(str(path), what)
+        return Probed(str(path), what, node_id=said.sender.node_id)
 
     def _table(self, path: Path) -> str:
         """The table of the configuration that names this path."""
@@ -355,6 +359,15 @@ class Peers:
                 return "Install the newer of the two versions on both nodes."
             case _:
                 assert_never(conflict)
+
+
+def _of_one_node(probed: Probed, first: str) -> Probed:
+    """Several ways lead to one node: its vote is one, and theirs would be two (V9)."""
+    if not probed.is_fine or probed.node_id == first:
+        return probed
+    what = f"{probed.what}, but it is another node than over the endpoint before it"
+    todo = "Let every endpoint lead to one and the same node, or take this one out of the list."
+    return replace(probed, what=what, todo=todo, conflict=ConflictKind.SAME_ROLE)
 
 
 def _what_is_odd(effect: Message, answer: Answer) -> str:

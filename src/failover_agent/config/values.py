@@ -104,6 +104,10 @@ class Address:
 
 def parse_endpoint(text: str, *, tls: bool = False, usual_port: int = 8000) -> Address:
     """The address in "http://HOST:PORT", with `tls` also in "https://...". Raises Unfit."""
+    if "@" in text:
+        scheme = text.partition("://")[0] if "://" in text else "http"
+        plain = f"{scheme}://{re.split('[/?#,]', text.rpartition('@')[2])[0]}"
+        raise Unfit(f"({_without_user(text)}) is more than an address", _no_more(plain))
     if text != text.strip() or not text.isprintable() or " " in text:
         raise Unfit(f"({shown(text)}) has blanks in it", 'Write it as "http://HOST:PORT".')
     if "," in text:
@@ -127,10 +131,9 @@ def parse_endpoint(text: str, *, tls: bool = False, usual_port: int = 8000) -> A
             f"({shown(text)}) has the scheme {parts.scheme}",
             'Agents speak HTTP: "http://HOST:PORT".',
         )
-    if "@" in parts.netloc or parts.path not in {"", "/"} or "?" in text or "#" in text:
-        plain = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        given = shown(re.sub("//[^/]*@", "//...@", text))  # a password is nobody else's business
-        raise Unfit(f"({given}) is more than an address", f'Write "{plain}" and no more.')
+    if parts.path not in {"", "/"} or "?" in text or "#" in text:
+        plain = f"{parts.scheme}://{parts.netloc}"
+        raise Unfit(f"({shown(text)}) is more than an address", _no_more(plain))
     if parts.netloc.count(":") > 1 and "[" not in parts.netloc:
         raise _unfit_netloc(text, ValueError())
     host = parts.hostname or ""
@@ -148,6 +151,15 @@ def parse_endpoint(text: str, *, tls: bool = False, usual_port: int = 8000) -> A
         )
     _refuse_unreachable(text, host)
     return Address(host, port)
+
+
+def _without_user(text: str) -> str:
+    """As `shown`; a password is nobody else's business, whatever there is in it."""
+    return shown(re.sub(r"^(\w+://)?.*@", r"\1...@", text, flags=re.DOTALL))
+
+
+def _no_more(plain: str) -> str:
+    return f'Write "{plain}" and no more.'
 
 
 def _refuse_unreachable(text: str, host: str) -> None:
@@ -240,7 +252,7 @@ def check_docker_host(text: str) -> str:
             address = _address(rest.removesuffix("/"))
             if address is None:
                 usual = "https://HOST:2376" if scheme == "https" else "tcp://HOST:2375"
-                raise Unfit(f"({shown(text)}) needs a host and a port", f'Write "{usual}".')
+                raise Unfit(f"({_without_user(text)}) needs a host and a port", f'Write "{usual}".')
             return f"https://{address}" if scheme == "https" else f"tcp://{address}"
         case "ssh":
             raise Unfit(

@@ -82,6 +82,7 @@ def _on_vote_request(
             candidate,
             None if request.kind is VoteKind.POLL else request.term,
             request.lease_s,
+            run_id=request.sender.run_id,
             by_operator=request.reason is Reason.OPERATOR,
         )
     if refusal is None and request.kind is VoteKind.CANDIDACY:

@@ -90,7 +90,11 @@ def is_service_lost_with_engine(state: State, now: float, policy: Policy) -> boo
 
 def on_observed(turn: Turn, event: ContainersObserved) -> None:
     """A snapshot: the engine answers, and this is all it said."""
-    turn.state = replace(turn.state, engine=EngineView(reachable=True, withheld=event.withheld))
+    state = turn.state
+    # Each snapshot orders it again: until that is answered the last answer stands.
+    error = state.engine.policy_error if state.containers.self_starting else ""
+    engine = EngineView(reachable=True, withheld=event.withheld, policy_error=error)
+    turn.state = replace(state, engine=engine)
     _see(turn, event.containers)
 
 

@@ -29,6 +29,7 @@ from failover_agent.core.messages import (
     Vote,
     VoteAnswer,
     VoteKind,
+    VoteRequest,
 )
 from failover_agent.core.policy import Role
 from failover_agent.core.state import FOREVER, NEVER, Durable, Holder, Promise
@@ -81,7 +82,8 @@ class View:
     """What one run of one node knows of the register. `sender` signs what it says to the core.
 
     `newest_renewal`: the number of the newest beat that asked for a renewal; an older one writes no
-    more, or it could undo a hold that was confirmed. `longest_lease_s`: the longest that anybody is
+    more, or it could undo a hold that was confirmed. `is_leaving`: that one asked for a hold, so a
+    candidacy of this run came before it. `longest_lease_s`: the longest that anybody is
     known to have asked for. `forgot_at_s`: when it was last seen that the key is not there, or that
     the store went back: that is a voter which lost its record, and waits (V4).
     """
@@ -89,6 +91,7 @@ class View:
     sender: Sender
     sighting: Sighting | None = None
     newest_renewal: int = 0
+    is_leaving: bool = False
     longest_lease_s: float = 0.0
     forgot_at_s: float = NEVER
 
@@ -112,7 +115,7 @@ class Write:
 
 @dataclass(frozen=True, slots=True)
 class Overtaken:
-    """A newer beat asks for the renewal: this one is not answered."""
+    """A newer beat asks for the renewal, or for a hold: this one is not answered."""
 
 
 Move = Read | Write | Overtaken | Answer
@@ -125,14 +128,16 @@ def speaker(me: Sender) -> Sender:
 
 def begun(view: View, request: Request) -> View:
     """The core ordered `request`."""
-    told_s, number = 0.0, 0
+    told_s = 0.0
+    number, is_leaving = view.newest_renewal, view.is_leaving
     if not isinstance(request, ReleaseRequest):
         told_s = min(max(request.lease_s, request.longest_lease_s), LONGEST_LEASE_S)
-    if isinstance(request, Beat) and request.renews:
-        number = request.number
+    if isinstance(request, Beat) and request.renews and request.number > number:
+        number, is_leaving = request.number, request.hold
     return replace(
         view,
-        newest_renewal=max(view.newest_renewal, number),
+        newest_renewal=number,
+        is_leaving=is_leaving,
         longest_lease_s=max(view.longest_lease_s, told_s),
     )
 
@@ -197,6 +202,8 @@ def next_move(view: View, request: Request, now: float, *, is_fresh: bool) -> Mo
     older sighting, since the write compares; everything else is not said before a fresh one.
     """
     if isinstance(request, Beat) and request.renews and request.number < view.newest_renewal:
+        return Overtaken()
+    if isinstance(request, VoteRequest) and view.is_leaving:
         return Overtaken()
     if view.sighting is None:
         return Read()

@@ -115,13 +115,14 @@ def refusal_of_candidacy(
     term: int | None,
     lease_s: float,
     *,
+    run_id: str,
     by_operator: bool,
     way_of: Holder | None = None,
 ) -> Refusal | None:
     """Why `candidate` may not have `term` (None: a poll), or None (V2, V4, V8).
 
-    `by_operator`: his word ends a hold of a node that lost its record (V8). `way_of`: the voter's
-    own candidacy, which gives way to this one (V6).
+    `run_id`: the run of the candidate. `by_operator`: his word ends a hold of a node that lost its
+    record (V8). `way_of`: the voter's own candidacy, which gives way to this one (V6).
     """
     durable = voter.durable
     if lease_s > LONGEST_LEASE_S:
@@ -133,9 +134,10 @@ def refusal_of_candidacy(
     free = promise is None or promise.holder in (candidate, way_of)
     if not free and not (durable.hold and by_operator):
         return Refusal.PROMISED
+    if is_named and durable.hold and run_id == voter.newest[0]:
+        return Refusal.OLD_TERM  # It leaves: what it asked for before comes late, in any term.
     again = is_named or (way_of is not None and durable.holder == way_of)
-    # A holder on hold won its term long ago: a late copy of its candidacy must not end the hold.
-    lowest = durable.term if again and not durable.hold else durable.term + 1
+    lowest = durable.term if again else durable.term + 1
     return Refusal.OLD_TERM if term is not None and term < lowest else None
 
 

@@ -109,6 +109,7 @@ def refusal_of_candidacy(
         Holder(request.sender.role, request.sender.node_id),
         request.term if request.kind is VoteKind.CANDIDACY else None,
         request.lease_s,
+        run_id=request.sender.run_id,
         by_operator=request.reason is Reason.OPERATOR,
         way_of=state.me if way else None,
     )

@@ -22,7 +22,7 @@ from failover_agent.protocol.envelope import (
     RequestEnvelope,
     Rival,
 )
-from failover_agent.protocol.sessions import Freshness, Seat
+from failover_agent.protocol.sessions import Answerer, Freshness, Seat
 from failover_agent.protocol.wire import (
     LARGEST_STEP,
     Answer,
@@ -157,6 +157,7 @@ class Keeper:
         self._answering = peers | arbiters
         self._term = term
         self._seats = {role: Seat(living_for_s) for role in Role}
+        self._answerers = {role: Answerer() for role in Role}
         # One for each way there: where one leads astray, it does so for itself alone.
         self._addresses: dict[tuple[Role, int], _Address] = {}
         self._sequences: Counter[tuple[Role, str]] = Counter()
@@ -218,6 +219,10 @@ class Keeper:
         wrong = self._what_is_wrong(answered.cluster, answered.sender, self._answering)
         if wrong is None and answered.sender.role is not sent.to:
             wrong = ConflictKind.WRONG_ROLE, _wrong_role(sent.to, answered.sender.role)
+        if wrong is None:
+            seated = self._seats[sent.to].node_id
+            if two := self._answerers[sent.to].why_not(answered.sender, sent.number, seated):
+                wrong = ConflictKind.SAME_ROLE, two
         if wrong is None and answered.error in CONFLICTS:
             wrong = ConflictKind(answered.error), answered.detail
         if wrong is not None:

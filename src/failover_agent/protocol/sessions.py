@@ -149,3 +149,38 @@ class Seat:
             self._left.append(self._session.sender.run_id)
         self._session = _Session(sender, number, now)
         self._session.take(path, seq)
+
+
+class Answerer:
+    """Which node answers for one role: votes are counted by role, and two nodes would give two.
+
+    One that took the place of another is believed, as a node that lost its record is. But where the
+    one before answers again, to what was asked later, both live. From then on, as long as this
+    process lives, only the one that also speaks to us is believed. Of two witnesses, which never
+    speak first, neither is: the other node of the pair may reach one of them alone, and not the
+    same.
+    """
+
+    def __init__(self) -> None:
+        self._node_id = ""
+        self._number = 0
+        self._before: deque[str] = deque(maxlen=8)
+        self._two = ""
+
+    def why_not(self, sender: Sender, number: int, seated: str) -> str:
+        """Why the answer of `sender` to our request of that number is not taken, or "".
+
+        `seated`: the node that speaks to us in this role, "" where none does.
+        """
+        if sender.node_id != self._node_id and number > self._number:
+            if sender.node_id in self._before:
+                self._two = " and ".join(sorted((self._node_id, sender.node_id)))
+            self._before.append(self._node_id)
+            self._node_id = sender.node_id
+        self._number = max(self._number, number)
+        if not self._two or sender.node_id == seated:
+            return ""
+        return (
+            f"two nodes answer as the {sender.role}, {self._two}: each endpoint of it has to lead "
+            "to one and the same; then restart this agent"
+        )

@@ -409,8 +409,14 @@ def test_a_restart_policy_that_cannot_be_set_is_told_of_until_there_is_none() ->
         "to no: a proxy denies it"
     )
 
+    since_s = node.now
+    node.takes(all_up(node, restart_policy="always"), after_s=60.0)
+    assert node.state.alarms["restart_policy"].since_s == since_s, "it is tried again, and stays"
+
     node.takes(all_up(node))
     assert "restart_policy" not in alarms(node)
+    node.takes(all_up(node), all_up(node, restart_policy="always"))
+    assert "restart_policy" not in alarms(node), "another one, and not tried yet"
 
 
 def test_an_engine_that_is_back_says_it_all_anew() -> None:

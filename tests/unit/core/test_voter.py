@@ -610,7 +610,7 @@ def test_the_word_of_an_operator_elsewhere_ends_no_promise_that_is_no_hold() -> 
 def test_the_holder_of_a_hold_may_be_a_candidate_again_when_it_is_back() -> None:
     node = held()
 
-    assert vote_in(node.takes(node.asked(VoteKind.CANDIDACY, TERM + 1))).granted
+    assert vote_in(node.takes(node.asked(VoteKind.CANDIDACY, TERM + 1, run_id="the-next"))).granted
     assert not node.state.durable.hold
 
 

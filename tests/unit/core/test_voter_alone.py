@@ -109,10 +109,11 @@ def asked(
     now: float = NOW,
     lease_s: float = T,
     by_operator: bool = False,
+    run_id: str = "run",
 ) -> Refusal | None:
     """Why it would refuse; None as a term is a poll."""
     return voter.refusal_of_candidacy(
-        voter_, now, candidate, term, lease_s, by_operator=by_operator
+        voter_, now, candidate, term, lease_s, run_id=run_id, by_operator=by_operator
     )
 
 
@@ -338,13 +339,24 @@ def test_the_word_of_an_operator_ends_no_promise_that_runs() -> None:
     assert asked(promised(), B, 6, by_operator=True) is Refusal.PROMISED
 
 
+def test_nothing_that_a_leaving_run_asked_for_before_ends_its_hold() -> None:
+    """It may have asked for a higher term in place (H7), which comes after its last beat."""
+    mine, answer = ballot.decide(promised(), beat(A, 5, 9, hold=True), NOW, ME)
+    assert said(answer).granted
+
+    assert [asked(mine, A, term) for term in (5, 6, 9)] == 3 * [Refusal.OLD_TERM]
+    assert asked(mine, A, 6, run_id="the next") is None, "it is back, and asks anew"
+
+
 # --- V6: giving way -------------------------------------------------------------------------------
 
 
 def test_a_voter_gives_its_own_candidacy_up_for_a_preferred_one_at_an_equal_term() -> None:
     mine = promised(B, 6)
 
-    refusal = voter.refusal_of_candidacy(mine, NOW, A, 6, T, by_operator=False, way_of=B)
+    refusal = voter.refusal_of_candidacy(
+        mine, NOW, A, 6, T, run_id="run", by_operator=False, way_of=B
+    )
 
     assert refusal is None
 

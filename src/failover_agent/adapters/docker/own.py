@@ -39,11 +39,11 @@ def is_replaced(own: str, rows: Iterable[Mapping[str, Any]], wall_s: float) -> b
     by_id = {row["Id"]: row for row in rows}
     if own not in by_id:
         return False
-    ours = by_id[own]["Labels"]
+    ours = by_id[own]["Labels"] or {}
 
     def is_next(row: Mapping[str, Any]) -> bool:
-        labels = row["Labels"]
-        is_same = all(labels[it] == ours[it] for it in SERVICE)
+        labels = row["Labels"] or {}  # of an engine that does not heed the filter
+        is_same = all(it in ours and labels.get(it) == ours[it] for it in SERVICE)
         is_fresh = abs(wall_s - row["Created"]) < FRESH_S
         return row["State"] == "created" and REPLACES in labels and is_same and is_fresh
 

@@ -27,6 +27,9 @@ ACTIONS = (
 NOTHING_RUNS = ("created", "exited", "removing", "dead")
 """The engine looks at the process first: what it calls one of these has none."""
 
+PROCESS_RUNTIMES = ("", None, "runc", "crun", "io.containerd.runc.v2")
+"""With others a container may be a virtual machine, which may outlive the process we see of it."""
+
 LOOKS_LIKE_AN_ID = re.compile(r"[0-9a-f]{64}")
 SHOWN_HEALTH = re.compile(r"\((?:health: )?(?P<health>starting|healthy|unhealthy)\)$")
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -134,7 +137,7 @@ def parse_inspect(name: str, inspected: Mapping[str, Any]) -> Sight:
         pid=int(state.get("Pid") or 0),
         started_at_us=_microseconds(started_at),
         stop_timeout_s=_stop_timeout_s(config.get("StopTimeout")),
-        has_own_pids=not host.get("PidMode"),
+        has_own_pids=not host.get("PidMode") and host.get("Runtime") in PROCESS_RUNTIMES,
     )
 
 
