@@ -65,7 +65,7 @@ def test_what_is_armed_and_not_renewed_is_killed_before_its_lease_ends(guard: Gu
     killed_at_s = now_s()
 
     assert killed_at_s >= until_s - KILL_BUDGET_S
-    assert not is_running(agent["pid"])
+    until(lambda: not is_running(agent["pid"]), LIMIT_S)
     print(f"killed {1000 * (killed_at_s - until_s + KILL_BUDGET_S):.0f} ms after its moment")
 
 

@@ -7,7 +7,7 @@ import pytest
 from failover_agent.core import bounds
 from failover_agent.core.effects import ReplyToOperator, StartContainers
 from failover_agent.core.events import CommandKind
-from failover_agent.core.policy import OnStop
+from failover_agent.core.policy import LoneStart, OnStop
 from failover_agent.core.state import Phase
 from failover_agent.simulation.facts import Fact, Ordered
 from failover_agent.simulation.product import Product
@@ -280,7 +280,7 @@ def test_an_etcd_made_anew_waits_for_what_was_promised(core: Product) -> None:
 def test_two_that_take_the_register_at_once_are_told_apart(core: Product) -> None:
     """The wire between them is cut, so that only the register stands between the two."""
     for seed in range(8):
-        trio = Trio(core, etcd=True, seed=f"at once {seed}")
+        trio = Trio(core, etcd=True, seed=f"at once {seed}", lone_start=LoneStart.START)
         trio.world.cut("primary", "backup")
         trio.world.slow_store(0.3)
         trio.boot_all()
@@ -429,11 +429,33 @@ def test_a_general_power_cut_ends_with_one_whatever_comes_back_first(core: Produ
 
 def test_one_node_and_the_arbiter_start_without_the_other(core: Product) -> None:
     for alone in ("primary", "backup"):
-        trio = Trio(core)
+        trio = Trio(core, lone_start=LoneStart.START)
         trio.world.boot_witness()
         trio.world.boot(alone)
 
         trio.serves_within(alone, STARTUP_GRACE + 2 * T)
+
+
+def test_a_backup_whose_pair_was_led_before_starts_with_the_arbiter_alone(core: Product) -> None:
+    trio = a_trio_at_rest(core)
+    for host in ("backup", "primary"):
+        trio.world.crash_host(host)
+    trio.running_s(2 * T)
+    trio.world.boot("backup")
+
+    trio.serves_within("backup", STARTUP_GRACE + 2 * T)
+
+
+def test_a_new_backup_starts_nothing_before_it_has_heard_its_primary(core: Product) -> None:
+    """Which may run the service already, and get its agent later."""
+    trio = Trio(core)
+    trio.world.boot_witness()
+    trio.world.boot("backup")
+    trio.running_s(3 * STARTUP_GRACE)
+    assert not trio.serves("backup")
+
+    trio.world.boot("primary")
+    trio.serves_within("primary", STARTUP_GRACE + 2 * T)
 
 
 def test_two_nodes_start_without_the_arbiter(core: Product) -> None:

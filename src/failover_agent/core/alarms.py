@@ -204,13 +204,14 @@ def _of_a_lone_follower(state: State, now: float, policy: Policy) -> Iterator[tu
         for role in roles
     ]
     yield "peer_silent", f"nothing is heard from {' and '.join(details)}"
-    if policy.requires_lease:
-        yield from _of_no_majority(state, now, policy)
-    elif state.phase is Phase.STARTING and not following.knows_its_pair(state, policy):
+    is_new = state.is_first if policy.requires_lease else state.phase is Phase.STARTING
+    if is_new and not following.knows_its_pair(state, policy):
         yield (
             "waiting_for_primary",
             f"has never heard the primary, so it does not start alone (lone_start); {IF_OFF}",
         )
+    elif policy.requires_lease:
+        yield from _of_no_majority(state, now, policy)
     elif not following.silence_is_leave(state, policy):
         yield (
             "waiting_for_release",

@@ -10,6 +10,10 @@ from failover_agent.core.policy import OnStop, Policy
 from failover_agent.core.state import FOREVER, Reason, State, Stopping
 from failover_agent.core.turn import Turn
 
+DIFFERENCE_ENDS = (
+    " Nobody takes over from a peer that keeps to other rules: write back here what it had, restart"
+    " this agent, and say it again."
+)
 NOT_OFF = (
     "Stop its agent and look there with docker ps, or switch that host off;"
     " then say this again once nothing is heard from it."
@@ -32,7 +36,8 @@ def _takeover(turn: Turn) -> tuple[bool, str]:
         return False, because
     cannot = reports.cannot_because(state, now, policy)
     if cannot:
-        return False, f"This node cannot run the service: {'; '.join(cannot)}."
+        way = DIFFERENCE_ENDS if reports.differing_fingerprint(state, policy) else ""
+        return False, f"This node cannot run the service: {'; '.join(cannot)}.{way}"
     for role in policy.others:
         peer = state.peers[role]
         runs = peer.holding or peer.running is None or peer.running > 0

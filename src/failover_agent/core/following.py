@@ -36,6 +36,7 @@ UNABLE = frozenset({Refusal.NOT_READY, Refusal.CONTAINERS_RUN})
 def advance(turn: Turn) -> None:
     """Do what is due in starting, standby or acquiring."""
     _watch_for_a_leader(turn)
+    _watch_for_a_past(turn)
     state = turn.state
     if state.phase is Phase.STARTING:
         leading.return_from_hold(turn)
@@ -74,6 +75,14 @@ def _watch_for_a_leader(turn: Turn) -> None:
             )
     elif state.leaderless_at_s is None:
         turn.state = replace(state, leaderless_at_s=turn.now)
+
+
+def _watch_for_a_past(turn: Turn) -> None:
+    """Note that somebody was granted a term before: this pair is not led for the first time."""
+    state = turn.state
+    told = (peer.term or 0 for peer in state.peers.values())
+    if state.is_first and any(term > state.durable.term for term in told):
+        turn.state = replace(state, is_first=False)
 
 
 def _look_around(turn: Turn) -> None:
@@ -155,17 +164,27 @@ def _may_run_on(state: State, now: float, policy: Policy) -> bool:
 def _may_run_without_lease(state: State, now: float, policy: Policy) -> bool:
     """G3: only while every other member itself answers that it does not lead, nor asks to.
 
-    Not what Docker started after a reboot, since nobody gave leave for it. Where this node never
-    led, the first answer is waited for: that is an installation beside a running service.
+    Not what Docker started after a reboot, since nobody gave leave for it. Before the pair was ever
+    led, a service was there before its agents: it runs on while a voter is not up yet.
     """
     if state.boot_is_new:
         return False
-    never_led = state.durable.holder is None and now < state.started_at_s + policy.patience_s
+    if state.is_first and _is_unheard_or_here(state, now, policy):
+        return True
     idle = (Phase.STARTING, Phase.STANDBY)
     return all(
-        (never_led and peer.heard_at_s is None)
-        or (reports.is_heard_lately(peer, now, policy) and peer.phase in idle)
+        reports.is_heard_lately(peer, now, policy) and peer.phase in idle
         for peer in _members(state, policy)
+    )
+
+
+def _is_unheard_or_here(state: State, now: float, policy: Policy) -> bool:
+    """Is no other voter one that was heard, and is not any more, or a member that asks to lead?"""
+    calm = (None, Phase.STARTING, Phase.STANDBY)
+    return all(
+        peer.heard_at_s is None
+        or (reports.is_heard_lately(peer, now, policy) and peer.phase in calm)
+        for peer in state.peers.values()
     )
 
 
@@ -256,6 +275,8 @@ def _reason_alone(state: State, now: float, policy: Policy) -> Reason | None:
             return None
         if not knows_its_pair(state, policy):
             return None
+    if state.is_first and policy.requires_lease and not knows_its_pair(state, policy):
+        return None
     if not policy.requires_lease and not silence_is_leave(state, policy):
         return None
     return Reason.FIRST_START if state.durable.term == 0 else Reason.PEER_SILENT
@@ -303,14 +324,32 @@ def _reason_together(state: State, now: float, policy: Policy) -> Reason | None:
     """The others answer and nobody leads: the first in order asks, the other waits for it."""
     if _is_outranked(state, now, policy) and now < _turn_comes_at_s(state, policy):
         return None
-    first = state.durable.term == 0 and all(not peer.term for peer in _members(state, policy))
-    return Reason.FIRST_START if first else Reason.NOBODY_ACTIVE
+    members = _members(state, policy)
+    if state.durable.term or any(peer.term for peer in members):
+        return Reason.NOBODY_ACTIVE
+    if any(_may_run_it_already(state, now, policy, peer) for peer in members):
+        return None
+    return Reason.FIRST_START
+
+
+def _may_run_it_already(state: State, now: float, policy: Policy, peer: PeerView) -> bool:
+    """Before the first start: has `peer`, preferred to this node, yet to look what runs there?"""
+    is_preferred = policy.preference(peer.role) > policy.preference(state.role)
+    unknown = peer.running is None and not reports.running(state)
+    return is_preferred and unknown and reports.is_reachable(peer, now, policy)
 
 
 def _turn_comes_at_s(state: State, policy: Policy) -> float:
-    """When the one that goes first, though able, has had its time to ask (section 6)."""
+    """When the one that goes first, though able, has had its time to ask (section 6).
+
+    It has none before it is there: then it is counted from when this node began to stand back, and
+    is enough for one without a record, which may not ask for a lease's length (V4).
+    """
     since_s = max(state.leaderless_at_s or state.started_at_s, state.grants_after_s)
-    return since_s + max(policy.startup_grace_period_s, policy.patience_s)
+    time_s = max(policy.startup_grace_period_s, policy.patience_s)
+    if state.reason is not Reason.PEER_PREFERRED:
+        return since_s + time_s
+    return max(since_s, state.since_s) + max(time_s, policy.promise_length_s + policy.patience_s)
 
 
 def begin_candidacy(turn: Turn, reason: Reason, *, by_word: bool = False) -> None:

@@ -92,6 +92,7 @@ def begin(turn: Turn, candidacy: Candidacy) -> None:
     turn.state = replace(
         turn.state,
         held_term=candidacy.term,
+        is_first=False,
         renewed_at_s=candidacy.answered_at_s,
         on_hold_at=frozenset(),
         guarded=None,

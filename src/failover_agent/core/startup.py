@@ -66,6 +66,7 @@ def begin(
         promise=mine.promise,
         grants_after_s=mine.grants_after_s,
         forgot=mine.forgot,
+        is_first=durable.holder is None and lease_until_s == NEVER,
         lease_until_s=lease_until_s,
         is_guard_armed=policy.requires_lease,
     )

@@ -351,6 +351,8 @@ class State:
     to prepare; `invitation`: it released, naming this node, for this reason.
     `newest_renewal`: the run and number of the newest beat that this node renewed by.
     `grants_after_s`: no candidacy is granted before (V4); `forgot`: there was no record.
+    `is_first`: nor has any voter told of a term since, so that the pair was never led, and what
+    runs here was started by its people.
     `hold_ends_at_s`: the end that the guard was told of before the first renewal after a hold (V8).
     `woke_at_s`: when this agent last stepped after it had not for some beats. `lease_until_s`: how
     long the lease of the agent before this one runs (H6). `renewed_at_s`: when
@@ -381,6 +383,7 @@ class State:
     newest_renewal: tuple[str, int] = ("", 0)
     grants_after_s: float = 0.0
     forgot: bool = False
+    is_first: bool = False
     beats: int = 0
     held_term: int | None = None
     lease_until_s: float = NEVER

@@ -51,7 +51,7 @@ LOOKED_AT: Mapping[type[Any], Mapping[str, int]] = {
     State: {
         "may_resume": SAME, "boot_is_new": SAME, "durable": NEST, "phase": SAME,
         "stepped_at_s": SINCE, "next_beat_at_s": UNTIL, "peers": NEST, "containers": NEST,
-        "engine": NEST, "promise": NEST, "grants_after_s": UNTIL, "forgot": SAME,
+        "engine": NEST, "promise": NEST, "grants_after_s": UNTIL, "forgot": SAME, "is_first": SAME,
         "held_term": TERM, "renewed_at_s": ROLES_SINCE, "on_hold_at": SAME, "guarded": TERM,
         "is_guard_armed": SAME, "step_at": SAME, "fencing": NEST, "is_killing": SAME,
         "start_job": TERM, "stop_job": TERM, "repairing": SAME, "leaderless_at_s": LONG_SINCE,

@@ -27,7 +27,7 @@ from failover_agent.core.events import (
 )
 from failover_agent.core.messages import Refusal, ReleaseRequest, VoteKind
 from failover_agent.core.plan import Step
-from failover_agent.core.policy import Role
+from failover_agent.core.policy import LoneStart, Role
 from failover_agent.core.state import FOREVER, Durable, Holder, Phase, Readiness, Reason
 from tests.unit.core.builders import (
     BACKUP,
@@ -281,14 +281,47 @@ def test_after_a_boot_a_node_with_a_silent_peer_asks_the_arbiter_and_waits_for_n
         assert phase(node) is Phase.PROMOTING
 
 
-def test_a_backup_that_never_heard_its_primary_starts_by_majority() -> None:
+def test_a_new_backup_waits_for_its_primary_which_may_run_the_service_already() -> None:
     node = begun(trio(BACKUP), Durable(), record_lost=True)
+    node.takes(all_down(node))
+
+    step = goes_on(node, 60.0, witness_is_free)
+
+    assert phases(step) == []
+    assert "waiting_for_primary" in alarms(node)
+
+
+def test_a_new_backup_waits_until_its_primary_has_looked_what_runs_there() -> None:
+    node = begun(trio(BACKUP), Durable(), record_lost=True)
+    node.takes(all_down(node))
+    goes_on(node, 30.0, witness_is_free)
+
+    looking = {"readiness": Readiness.CANNOT, "running": None}
+    unsure = goes_on(node, 5.0, witness_is_free, lambda node: node.beat(**looking))
+    sure = goes_on(node, 1.1, witness_is_free, lambda node: node.beat(**{**looking, "running": 0}))
+
+    assert phases(unsure) == []
+    assert phases(sure) == [(Phase.ACQUIRING, Reason.FIRST_START)]
+
+
+def test_a_new_backup_starts_alone_by_majority_where_it_is_told_to() -> None:
+    node = begun(trio(BACKUP, lone_start=LoneStart.START), Durable(), record_lost=True)
     node.takes(all_down(node))
 
     goes_on(node, 10.2, witness_is_free)
     takes_over(node)
 
     assert held_term(node) == 1
+
+
+def test_a_backup_that_lost_its_record_starts_by_majority_in_a_pair_that_was_led_before() -> None:
+    node = begun(trio(BACKUP), Durable(), record_lost=True)
+    node.takes(all_down(node))
+
+    goes_on(node, 10.2, lambda node: word(node, term=3))
+    takes_over(node)
+
+    assert held_term(node) == 4
 
 
 def test_after_a_boot_a_node_alone_with_a_silent_arbiter_starts_nothing() -> None:
@@ -409,11 +442,46 @@ def test_it_is_stopped_as_soon_as_the_peer_leads() -> None:
     assert strays_stopped(step) == [(("web", "db"), 0.0)]
 
 
-def test_on_a_first_install_beside_a_running_service_the_first_answer_is_waited_for() -> None:
+def test_a_service_that_was_there_before_its_agents_runs_on_while_nobody_is_up_yet() -> None:
     node = begun(durable=Durable(), record_lost=True)
 
     early = node.takes(all_up(node))
-    late = goes_on(node, node.policy.patience_s + 0.1)
+    late = goes_on(node, 60.0)
+
+    assert strays_stopped(early) == strays_stopped(late) == []
+    assert phases(late) == []
+
+
+def test_and_goes_on_running_when_the_arbiter_gives_leave() -> None:
+    node = begun(durable=Durable(), record_lost=True)
+    node.takes(all_up(node))
+
+    waited = goes_on(node, 10.2, witness_is_free)
+    polled = node.takes(witness_votes(node, VoteKind.POLL))
+    asked = goes_on(node, 0.5)
+    won = node.takes(witness_votes(node, VoteKind.CANDIDACY))
+
+    assert [strays_stopped(step) for step in (waited, polled, asked, won)] == [[], [], [], []]
+    assert held_term(node) == 1
+    assert not node.state.is_first
+
+
+@pytest.mark.parametrize("told", ["by the arbiter", "by the peer"])
+def test_it_was_no_first_start_if_somebody_knows_of_a_term(told: str) -> None:
+    node = begun(durable=Durable(), record_lost=True)
+    node.takes(all_up(node))
+
+    step = node.takes(word(node, term=3) if told == "by the arbiter" else peer_leads(node))
+
+    assert strays_stopped(step) == [(("web", "db"), 0.0)]
+
+
+def test_at_a_first_start_too_whoever_was_heard_has_to_be_heard_on() -> None:
+    node = begun(durable=Durable(), record_lost=True)
+    node.takes(all_up(node), witness_is_free(node))
+
+    early = goes_on(node, 2.9)
+    late = goes_on(node, 0.2)
 
     assert strays_stopped(early) == []
     assert strays_stopped(late) == [(("web", "db"), 0.0)]

@@ -652,6 +652,9 @@ def test_a_node_whose_fingerprint_differs_never_takes_over_on_silence() -> None:
     node.takes(node.leading_beat(sender=peer_sender(node, fingerprint="three nodes")))
 
     assert phases(node.waits(120)) == []
+    told = order(node, CommandKind.TAKEOVER)
+    assert not told.accepted
+    assert "write back here what it had" in told.sentence
 
 
 @pytest.mark.parametrize("kind", list(ConflictKind))
