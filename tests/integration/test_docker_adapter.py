@@ -363,6 +363,7 @@ async def test_deaths_are_told_while_the_engine_shuts_down(node: Node) -> None:
     run(node, "db")
     run(node, "web")
     async with adapter(node) as (_, core):
+        await core.hears(lambda: {view.state for view in core.views.values()} == {UP})
         await aside(node.engine.stop)
         await core.hears(lambda: core.of(EngineLost) and len(core.of(ContainerDied)) == 2)
         await core.hears(lambda: core.of(EngineLost)[-1].alive == (("db", False), ("web", False)))
@@ -380,6 +381,8 @@ async def test_the_processes_of_a_killed_engine_are_seen_to_live_and_to_end(node
     run(node, "db")
     run(node, "web")
     async with adapter(node) as (_, core):
+        # A slow machine may look at one of them only after the first snapshot.
+        await core.hears(lambda: {view.state for view in core.views.values()} == {UP})
         db = pid_of(node, "db")
         await aside(node.engine.kill)
         await core.hears(lambda: core.of(EngineLost))
