@@ -1,6 +1,7 @@
 """adapters/docker against a real engine: what it tells the core, and what it does for it."""
 
 import asyncio
+import json
 import os
 import re
 import shutil
@@ -12,6 +13,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, supp
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
+from urllib.parse import quote
 
 import pytest
 
@@ -49,7 +51,7 @@ from tests.lab.host import Host
 from tests.lab.lab import Lab
 from tests.lab.process import first_child
 from tests.lab.service import Service, Spec
-from tests.lab.until import until_async
+from tests.lab.until import until, until_async
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -159,7 +161,7 @@ async def adapter(  # noqa: PLR0913 - each has a name
     on_process: OnProcess = lambda *_: None,
     files: TlsFiles = NO_FILES,
 ) -> AsyncIterator[tuple[DockerEngine, Core]]:
-    """An adapter that watches (after its first snapshot), and the core it tells."""
+    """An adapter that watches (after its first look at all), and the core it tells."""
     core = Core(names or tuple(node.services))
     engine = DockerEngine(
         host=host or f"unix://{node.engine.socket}",
@@ -179,11 +181,17 @@ async def adapter(  # noqa: PLR0913 - each has a name
             watch = group.create_task(engine.watch()) if watching else None
             if watching:
                 await core.hears(lambda: len(core.events))
+                # On a slow machine a snapshot may come before one of them was looked at.
+                await core.hears(lambda: not any(map(is_awaited, core.views.values())))
             yield engine, core
             if watch is not None:
                 watch.cancel()
     finally:
         await engine.close()
+
+
+def is_awaited(view: ContainerObservation) -> bool:
+    return view.detail == "not seen yet"
 
 
 async def aside(call: Callable[[], T]) -> T:
@@ -201,8 +209,18 @@ def frozen(node: Node) -> Iterator[None]:
 
 
 def run(node: Node, name: str) -> Service:
-    node.services[name].start()
-    return node.services[name]
+    """Started, and the engine has told so: some tell a moment after they have answered."""
+    service = node.services[name]
+    began = int(time.time())  # noqa: TID251 - the engine's events are dated so
+    service.start()
+    which = quote(json.dumps({"container": [name], "event": ["start"]}))
+
+    def told() -> str:
+        path = f"/events?since={began}&until={int(time.time())}&filters={which}"  # noqa: TID251
+        return node.engine.api("GET", path).text
+
+    until(told, 30, f"the engine tells of the start of {name}")
+    return service
 
 
 def pid_of(node: Node, name: str) -> int:
@@ -363,7 +381,6 @@ async def test_deaths_are_told_while_the_engine_shuts_down(node: Node) -> None:
     run(node, "db")
     run(node, "web")
     async with adapter(node) as (_, core):
-        await core.hears(lambda: {view.state for view in core.views.values()} == {UP})
         await aside(node.engine.stop)
         await core.hears(lambda: core.of(EngineLost) and len(core.of(ContainerDied)) == 2)
         await core.hears(lambda: core.of(EngineLost)[-1].alive == (("db", False), ("web", False)))
@@ -381,8 +398,6 @@ async def test_the_processes_of_a_killed_engine_are_seen_to_live_and_to_end(node
     run(node, "db")
     run(node, "web")
     async with adapter(node) as (_, core):
-        # A slow machine may look at one of them only after the first snapshot.
-        await core.hears(lambda: {view.state for view in core.views.values()} == {UP})
         db = pid_of(node, "db")
         await aside(node.engine.kill)
         await core.hears(lambda: core.of(EngineLost))
