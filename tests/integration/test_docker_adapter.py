@@ -985,7 +985,7 @@ async def test_what_the_engine_denies_is_ended_all_the_same(node: Node) -> None:
 
 async def test_what_the_engine_denies_and_cannot_be_ended_is_not_stopped(node: Node) -> None:
     with stray(node, "db"):
-        elsewhere = Path("/proc/self/root/proc")  # the same, but for all we know another's
+        elsewhere = Path("/proc/self", "root", "proc")  # the same, but for all we know another's
         async with adapter(node, proc=elsewhere) as (engine, core):
             await engine.perform(StopContainers(term=1, names=("db",), grace_s=1))
             assert core.of(StopFailed) == [

@@ -1,5 +1,8 @@
 """A real etcd that lets not everybody in: TLS with an authority of its own, users and passwords."""
 
+import asyncio
+import socket
+import struct
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -102,6 +105,20 @@ async def test_tls_to_an_etcd_without(tmp_path: Path, ours: Authority) -> None:
     with etcd(tmp_path) as plain:
         endpoint = plain.endpoints[0].replace("http", "https")
         await closes_the_connection(endpoint, Access(ca_file=ours.ca))
+
+
+async def test_a_connection_that_is_reset_in_the_handshake(ours: Authority) -> None:
+    """As etcd does with bytes of ours unread, which is a matter of moments."""
+
+    async def reset(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    async with await asyncio.start_server(reset, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        await closes_the_connection(f"https://127.0.0.1:{port}", Access(ca_file=ours.ca))
 
 
 async def closes_the_connection(endpoint: str, access: Access) -> None:

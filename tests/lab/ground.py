@@ -78,12 +78,20 @@ def clear(folder: Path) -> None:
     cgroups.thaw(folder.name)
     until(lambda: not _recorded(folder), 10, f"the processes of {folder} ended")
     until(lambda: cgroups.remove(folder.name), 10, f"the control groups of {folder} removed")
+    _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """The lock last: if we are killed in the middle, the next sweep removes the rest."""
+    for child in folder.iterdir():
+        if child.name != LOCK:
+            shutil.rmtree(child) if child.is_dir() else child.unlink()
     shutil.rmtree(folder)
 
 
 def _recorded(folder: Path) -> list[int]:
     """Those that are still the same process, and no zombies."""
-    pids = [(int(file.name), file.read_text()) for file in (folder / PIDS).iterdir()]
+    pids = [(int(file.name), file.read_text()) for file in (folder / PIDS).glob("*")]
     return [pid for pid, started in pids if started and _start_time(pid) == started]
 
 

@@ -3,17 +3,15 @@
 A host that dies is replaced by the operator's word (`takeover --peer-is-off`), and by nothing else.
 """
 
-import sys
 from collections.abc import Iterator
 
 import pytest
 
-from tests.lab.conftest import FAILED
+from tests.lab.conftest import judged
 from tests.lab.lab import Lab, Node
 from tests.lab.pair import (
     LIMIT_S,
     alarms,
-    assert_never_two,
     is_redundant,
     runs_all,
     status,
@@ -67,14 +65,8 @@ def shared() -> Iterator[Pair]:
 
 @pytest.fixture
 def pair(shared: Pair, request: pytest.FixtureRequest) -> Iterator[Pair]:
-    """Settled before, and judged afterwards: nothing ran on both hosts."""
-    shared.settle()
-    shared.judged_from_s = now_s()
-    yield shared
-    if request.node.stash.get(FAILED, True):
-        sys.stderr.write(shared.lab.report())
-    else:
-        assert_never_two(shared.lab, shared.judged_from_s)
+    with judged(shared, request):
+        yield shared
 
 
 def wait_for_the_word(node: Node) -> None:

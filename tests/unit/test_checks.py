@@ -261,8 +261,8 @@ def test_ports_that_do_not_fit_each_other(here: Path) -> None:
     told = [f.sentence for f in of_configuration.find(settings_in(here, node_keys="port = 9000"))]
 
     assert (
-        "the primary listens on 9000, and the backup calls http://10.0.0.1:8000: that needs a "
-        "forwarded port"
+        "the primary listens on 9000 ([primary] port), and the backup calls http://10.0.0.1:8000: "
+        "that needs a forwarded port"
     ) in told
 
 

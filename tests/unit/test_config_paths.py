@@ -185,8 +185,8 @@ def test_each_way_that_needs_a_forwarded_port_is_named() -> None:
     (finding,) = ports(load(("http://10.0.0.2:8000", "http://192.168.100.2:9000")))
 
     assert finding.sentence == (
-        "the backup listens on 8000, and the primary calls http://192.168.100.2:9000: that needs a "
-        "forwarded port"
+        "the backup listens on 8000 ([backup] port), and the primary calls "
+        "http://192.168.100.2:9000: that needs a forwarded port"
     )
 
 

@@ -118,7 +118,7 @@ BENT = {
     "H1: a lease counts from when the answer arrived": (
         PAIR, 2, {Kind.DELAY, Kind.ISOLATE}, "S1",
         Edit(
-            "leading.py",
+            "renewing.py",
             "leases.note_answer(turn, event.to, event.sent_at_s,",
             "leases.note_answer(turn, event.to, turn.now,",
         ),

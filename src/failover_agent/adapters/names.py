@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import socket
 from collections.abc import Callable, Iterable
@@ -92,6 +93,15 @@ class Name:
                 async with asyncio.timeout(rest_s - RETRY_S[0]):
                     await self._wanted.wait()
             self._wanted.clear()
+
+
+def name_of(host: str, ask: LookUp) -> Name | None:
+    """None for an address: there is nothing to look up."""
+    try:
+        ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return Name(host, ask)
+    return None
 
 
 def _tell(level: int, sentence: str) -> None:

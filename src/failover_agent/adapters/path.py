@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 from collections.abc import Callable
 
 from yarl import URL
 
-from failover_agent.adapters.names import LookUp, Name
+from failover_agent.adapters.names import LookUp, name_of
 from failover_agent.core.events import PathAnswered, PathFailed
 from failover_agent.core.policy import Role
 
@@ -36,7 +35,7 @@ class Path:
         self._endpoint = url.rstrip("/")
         self.waiting: dict[asyncio.Timeout, None] = {}
         host = self.url.host or ""
-        self.name = None if _is_address(host) else Name(host, look_up)
+        self.name = name_of(host, look_up)
         self._post = post
         self._is_answering: bool | None = None
         self._error = ""
@@ -76,11 +75,3 @@ class Path:
         if self._is_answering is not False or self._error != error:
             self._is_answering, self._error = False, error
             self._post(PathFailed(self.role, self._endpoint, self._silent_since_s, error))
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True

@@ -81,27 +81,24 @@ def _of_ports(settings: Settings) -> Iterator[Finding]:
     for role in (Role.PRIMARY, Role.BACKUP):
         listens = settings.configuration.node(role)
         other = settings.configuration.node(listens.peer)
-        for endpoint in other.endpoints:
-            if not endpoint.endswith(f":{listens.port}"):
-                yield Finding(
-                    Level.HINT,
-                    "ports",
-                    f"the {role} listens on {listens.port}, and the {other.role} calls "
-                    f"{endpoint}: that needs a forwarded port",
-                )
-        yield from _of_bind(listens, other.endpoints)
+        yield from _of_port(listens, f"the {other.role} calls", other.endpoints)
     arbiter, witness = settings.arbiter, settings.configuration.node(Role.WITNESS)
     if arbiter is None or arbiter.kind is not ArbiterKind.WITNESS:
         return
-    for endpoint in arbiter.endpoints:
-        if not endpoint.endswith(f":{witness.port}"):
+    yield from _of_port(witness, "the nodes call", arbiter.endpoints)
+
+
+def _of_port(listens: Node, callers: str, endpoints: tuple[str, ...]) -> Iterator[Finding]:
+    """Who is called at another port than its own, as behind a forwarding router or container."""
+    for endpoint in endpoints:
+        if not endpoint.endswith(f":{listens.port}"):
             yield Finding(
                 Level.HINT,
                 "ports",
-                f"the witness listens on {witness.port} ([witness] port), and the nodes call "
-                f"{endpoint}: that needs a forwarded port",
+                f"the {listens.role} listens on {listens.port} ([{listens.role}] port), and "
+                f"{callers} {endpoint}: that needs a forwarded port",
             )
-    yield from _of_bind(witness, arbiter.endpoints)
+    yield from _of_bind(listens, endpoints)
 
 
 def _of_bind(listens: Node, endpoints: tuple[str, ...]) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from failover_agent.core import containers, following, leases, paths, reports
+from failover_agent.core import candidate, containers, following, leases, paths, reports
 from failover_agent.core.changing import replace
 from failover_agent.core.managed import some
 from failover_agent.core.policy import Policy, Role
@@ -212,7 +212,7 @@ def _of_a_lone_follower(state: State, now: float, policy: Policy) -> Iterator[tu
         )
     elif policy.requires_lease:
         yield from _of_no_majority(state, now, policy)
-    elif not following.silence_is_leave(state, policy):
+    elif not candidate.silence_is_leave(state, policy):
         yield (
             "waiting_for_release",
             f"nobody may take over on silence under this partition_policy; {IF_OFF}",

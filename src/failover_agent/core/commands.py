@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from failover_agent.core import following, reports, votes
+from failover_agent.core import candidate, reports, votes
 from failover_agent.core.changing import replace
 from failover_agent.core.effects import ReplyToOperator
 from failover_agent.core.events import CommandKind, CommandReceived, StopRequested
@@ -60,7 +60,7 @@ def _takeover(turn: Turn) -> tuple[bool, str]:
         peer = turn.state.peers[role]
         turn.set_peer(replace(peer, holding=False))
     turn.state = replace(turn.state, promise=None, may_resume=False)
-    following.begin_candidacy(turn, Reason.OPERATOR, by_word=True)
+    candidate.begin(turn, Reason.OPERATOR, by_word=True)
     heard = [
         role
         for role in policy.others

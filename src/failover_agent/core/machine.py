@@ -6,7 +6,7 @@ nothing but a counter. Time is a parameter; `next_deadline` tells when `Tick` ma
 
 The phases, and which module moves a node through them:
 
-    starting -> standby <-> acquiring            following.py
+    starting -> standby <-> acquiring            following.py, candidate.py
                              acquiring -> promoting -> active -> demoting -> standby      leading.py
                                           (failed: could not start, or could not confirm a stop)
 """
@@ -17,6 +17,7 @@ from typing import assert_never
 
 from failover_agent.core import (
     alarms,
+    candidate,
     commands,
     containers,
     fencing,
@@ -25,6 +26,7 @@ from failover_agent.core import (
     leases,
     paths,
     releasing,
+    renewing,
     reports,
     votes,
 )
@@ -152,7 +154,7 @@ def _take_in(turn: Turn, event: Event) -> None:
             _hear(turn, event.voter)
             if event.voter is turn.policy.arbiter:
                 _take_word(turn, event.voter, event.answer.vote)
-            following.on_vote_answered(turn, event)
+            candidate.on_vote_answered(turn, event)
         case ReleaseReceived():
             _hear(turn, event.request.sender.role)
             votes.on_release(turn, event)
@@ -321,7 +323,7 @@ def _on_heartbeat_answered(turn: Turn, event: HeartbeatAnswered) -> None:
         _hear(turn, event.to)
     if answer.vote is not None and event.to is turn.policy.arbiter:
         _take_word(turn, event.to, answer.vote)
-    leading.on_renewal_answered(turn, event)
+    renewing.on_renewal_answered(turn, event)
 
 
 def _say_beat(turn: Turn) -> Beat:
@@ -354,7 +356,7 @@ def _on_conflict(turn: Turn, event: ConflictSeen) -> None:
 def _advance(turn: Turn) -> None:
     """Do what is due: lead or follow, then speak."""
     if turn.state.is_holding:
-        leading.settle_raise(turn)
+        renewing.settle_raise(turn)
         leading.advance(turn)
     if not turn.state.is_holding:
         following.advance(turn)
@@ -385,7 +387,7 @@ def _beat_if_due(turn: Turn) -> None:
     candidacy = turn.state.candidacy
     asked_before = candidacy is not None and candidacy.asked_at_s != turn.now
     if asked_before:
-        following.ask_voters(turn)
+        candidate.ask_voters(turn)
     beat = _say_beat(turn)
     if beat.renews and not beat.hold and turn.policy.requires_lease:
         leases.end_hold(turn)

@@ -55,6 +55,16 @@ def serves(phase: Phase | None, running: int | None) -> bool:
     return phase is not Phase.DEMOTING and not (phase is Phase.FAILED and running == 0)
 
 
+def holders(state: State, now: float, policy: Policy) -> list[PeerView]:
+    """The other voters that hold a term, by their own word and lately enough."""
+    return [peer for peer in state.peers.values() if is_holding(peer, now, policy)]
+
+
+def members(state: State, policy: Policy) -> list[PeerView]:
+    """What is known of the other members."""
+    return [state.peers[role] for role in policy.others]
+
+
 def is_able(peer: PeerView, now: float, policy: Policy) -> bool:
     """Could `peer` start the service if nobody else did?"""
     return (

@@ -476,6 +476,20 @@ def test_it_was_no_first_start_if_somebody_knows_of_a_term(told: str) -> None:
     assert strays_stopped(step) == [(("web", "db"), 0.0)]
 
 
+def test_it_is_no_first_start_any_more_once_the_peer_has_our_vote() -> None:
+    """Granted and never heard of again: the peer may lead, what appears here is a stray."""
+    node = begun(trio(BACKUP), durable=Durable(), record_lost=True)
+    node.takes(all_down(node))
+    goes_on(node, 10.2, lambda node: node.beat(readiness=Readiness.READY))
+    granted = node.takes(node.asked(VoteKind.CANDIDACY, term=1))
+    goes_on(node, 30.0)
+
+    step = node.takes(all_up(node))
+
+    assert vote_in(granted).granted
+    assert strays_stopped(step) == [(("web", "db"), 0.0)]
+
+
 def test_at_a_first_start_too_whoever_was_heard_has_to_be_heard_on() -> None:
     node = begun(durable=Durable(), record_lost=True)
     node.takes(all_up(node), witness_is_free(node))

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from failover_agent.core.candidate import highest_term
 from failover_agent.core.effects import SendVoteRequest, StartContainers, StopContainers
 from failover_agent.core.events import (
     CommandKind,
@@ -16,7 +17,6 @@ from failover_agent.core.events import (
     Tick,
     VoteFailed,
 )
-from failover_agent.core.following import highest_term
 from failover_agent.core.messages import Beat, Refusal, VoteKind
 from failover_agent.core.plan import Step
 from failover_agent.core.policy import LoneStart, PartitionPolicy, Policy, Role

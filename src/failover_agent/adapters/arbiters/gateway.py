@@ -6,7 +6,6 @@ One call is one question to one member, and as long as it takes: whoever asks gi
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import os
 import ssl
@@ -19,7 +18,7 @@ import aiohttp
 from yarl import URL
 
 from failover_agent.adapters.arbiters import parse
-from failover_agent.adapters.names import LookUp, Name, Names
+from failover_agent.adapters.names import LookUp, Names, name_of
 from failover_agent.errors import ConfigError
 
 MOST_BYTES = 64 * 1024
@@ -73,7 +72,7 @@ class Member:
     def __init__(self, url: str, look_up: LookUp) -> None:
         self.url = URL(url)
         host = self.url.host or ""
-        self.name = None if _is_address(host) else Name(host, look_up)
+        self.name = name_of(host, look_up)
 
     def __str__(self) -> str:
         return str(self.url.origin())
@@ -269,6 +268,8 @@ def _strange(member: Member, why: object) -> NotAnsweredError:
 def _trouble(member: Member, error: Exception) -> NotAnsweredError:
     """Why there was no answer, for people."""
     which = "Is it http or https there? Does it want a certificate of ours (cert_file, key_file)?"
+    # So does an etcd that is killed, and one that misses TLS or a certificate.
+    closes = NotAnsweredError(f"{member} closes the connection", which)
     match error:
         case aiohttp.ClientConnectorCertificateError():
             why = getattr(error.certificate_error, "verify_message", "") or str(error)
@@ -280,14 +281,15 @@ def _trouble(member: Member, error: Exception) -> NotAnsweredError:
             return NotAnsweredError(str(error.os_error), todo)
         case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
             return NotAnsweredError(f"{member}: no TLS ({_reason_of_tls(error)})", which)
+        case aiohttp.ClientConnectorError(os_error=ConnectionResetError() | BrokenPipeError()):
+            return closes  # in the middle of the TLS handshake
         case aiohttp.ClientConnectorError() if error.os_error.errno:
             member.doubt()
             todo = f"Start etcd there, and let port {member.url.port} through its firewall."
             what = f"no connection to {member}: {os.strerror(error.os_error.errno)}"
             return NotAnsweredError(what, todo)
         case aiohttp.ClientConnectionError():
-            # So does an etcd that is killed, and one that misses TLS or a certificate.
-            return NotAnsweredError(f"{member} closes the connection", which)
+            return closes
         case _:
             return _strange(member, error)
 
@@ -319,11 +321,3 @@ def _tls(access: Access) -> ssl.SSLContext:
             todo="Both are PEM files, belong together, and are readable for the agent.",
         ) from error
     return context
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    return True
