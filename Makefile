@@ -68,8 +68,8 @@ lab: setup ## two hosts, two real engines, real faults (as root)
 test: setup lint ## everything: lint, every test, every branch of the core
 	$(BIN)/pytest $(PARALLEL) --cov --cov-report=term-missing
 
-demo: setup ## watch a pair fail over (as root); KEEP=1 leaves it running
-	@KEEP='$(KEEP)' PYTHONPATH=. $(BIN)/python scripts/demo.py
+demo: setup ## watch a pair fail over (as root); WITNESS=1 with a witness; KEEP=1 leaves it running
+	@KEEP='$(KEEP)' WITNESS='$(WITNESS)' PYTHONPATH=. $(BIN)/python scripts/demo.py
 
 demo-end: ## end a pair that KEEP=1 left running (LAB=FOLDER, as it was printed)
 	@PYTHONPATH=. $(BIN)/python -m tests.lab.ground $(if $(LAB),'$(LAB)')

@@ -1,6 +1,7 @@
-"""The main job, watched: two hosts with a real Docker Engine each, two agents, two disasters.
+"""The main job, watched: two hosts with a real Docker Engine each, two agents, and disasters.
 
-`make demo` runs it; `make demo KEEP=1` leaves the pair running and says how to look at it.
+`make demo` runs a plain pair; `make demo WITNESS=1` a pair with a witness on a third host, and cuts
+the wire between the two as well. KEEP=1 leaves it running and says how to look at it.
 """
 
 import os
@@ -9,8 +10,9 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
-from tests.lab.agent import default_command
+from tests.lab.agent import PORT, default_command
 from tests.lab.engine import DOCKER_HOST
 from tests.lab.lab import Lab, Node
 from tests.lab.service import Spec
@@ -20,8 +22,8 @@ from tests.lab.until import until
 TOP = Path(__file__).resolve().parents[1]
 WIDTH = 80
 LIMIT_S = 60
+CLUSTER = "shop"
 TIMINGS = {
-    "cluster": "shop",
     "heartbeat_interval": 0.5,
     "check_heartbeat_interval": 0.5,
     "heartbeat_timeout": 3.0,
@@ -68,16 +70,33 @@ def measure(lab: Lab, since_s: float, what: str) -> None:
     print(f"  containers that ever ran on both hosts at once: {len(overlaps)}", flush=True)
 
 
-def play(lab: Lab) -> None:
-    a, b = lab.a, lab.b
+def settings_of(lab: Lab, *, has_witness: bool) -> dict[str, Any]:
+    """What the file of each agent says."""
+    if not has_witness:
+        return {"cluster": CLUSTER, **TIMINGS}
+    endpoint = f"http://{lab.c.address}:{PORT}"
+    arbiter = {"kind": "witness", "endpoint": endpoint}
+    return {"cluster": CLUSTER, **TIMINGS, "arbiter": arbiter, "witness": {"port": PORT}}
+
+
+def play(lab: Lab, *, has_witness: bool) -> None:
+    a, b, settings = lab.a, lab.b, settings_of(lab, has_witness=has_witness)
     for node in (a, b):
         version = node.docker("version", "--format", "{{.Server.Version}}").strip()
         print(f"  {node.name}  {node.address}  Docker Engine {version}, containers: db, web")
 
+    if has_witness:
+        print(f"  {lab.c.name}  {lab.c.address}  the witness, without Docker")
+    else:
+        print("  no third host: a plain pair (with a witness: make demo WITNESS=1)")
+
     title("1. The pair starts")
+    if has_witness:
+        print(f"\n{lab.c.name}# failover-agent run --role witness")
+        lab.start_agent(lab.c, "witness", settings)
     print("\nhost-a# failover-agent run --role primary")
     print("host-b# failover-agent run --role backup", flush=True)
-    lab.start_pair(TIMINGS)
+    lab.start_pair(settings)
     wait(lambda: is_redundant(a), "the primary is active and the backup ready")
     show(a, "status")
 
@@ -104,20 +123,41 @@ def play(lab: Lab) -> None:
 
     title("4. It comes back, as standby")
     b.boot()
-    lab.start_agent(b, "backup", TIMINGS)
+    lab.start_agent(b, "backup", settings)
     wait(lambda: is_redundant(a), "host-b is back as standby")
     wait(lambda: b.agent.status()["peer"]["phase"] == "active", "host-b knows who leads")
     show(b, "status")
 
-    title("5. What happened, and why")
+    if has_witness:
+        cut(lab)
+    title(f"{6 if has_witness else 5}. What happened, and why")
     show(a, "history")
+
+
+def cut(lab: Lab) -> None:
+    """Host-a leads: it is to go on, and host-b is not to start anything."""
+    a, b = lab.a, lab.b
+    title("5. The wire between the two healthy hosts is cut")
+    say(
+        "Each still reaches the witness, and neither the other. A plain pair could not tell this"
+        " from a dead host, and both would run. The witness gives nobody else leave to lead while"
+        " host-a renews its lease there. Watched for three times heartbeat_timeout:"
+    )
+    cut_at_s = now_s()
+    lab.network.cut_both(a, b)
+    wait(lambda: now_s() > cut_at_s + 3 * TIMINGS["heartbeat_timeout"], "the time to pass")
+    measure(lab, cut_at_s, "cut wire")
+    show(b, "status")
+    lab.network.heal()
+    wait(lambda: is_redundant(a), "the two hear each other again")
 
 
 def main() -> int:
     began_at_s = now_s()
+    has_witness = bool(os.environ.get("WITNESS"))
     title("failover-agent: two hosts on this machine, a real Docker Engine on each")
-    with Lab(["db", Spec("web", port=8080)]) as lab:
-        play(lab)
+    with Lab(["db", Spec("web", port=8080)], third_host=has_witness) as lab:
+        play(lab, has_witness=has_witness)
         print(f"\n  the demonstration took {now_s() - began_at_s:.0f} s")
         if os.environ.get("KEEP"):
             keep(lab)
@@ -136,7 +176,8 @@ def keep(lab: Lab) -> None:
     print("\nThen, for example:\n")
     print("host-a $agent status --watch")
     print("host-b $agent history")
-    print("host-a $agent run &       # an agent that was killed: nothing here restarts it")
+    print("host-a $agent status --json | grep '\"pid\"'    # kill PID: a planned move")
+    print("host-a $agent run &       # an agent that was stopped: nothing here restarts it")
     print("\nEnd it, from anywhere:\n")
     print(f"make -C {shlex.quote(str(TOP))} demo-end \\\n  LAB={lab.folder}", flush=True)
     lab.keep()

@@ -41,8 +41,8 @@ LEFT_RUNNING = (
     " failover-agent takeover --peer-is-off on the other node"
 )
 FORGOT = (
-    "there is no record of this pair, so nobody new gets a vote for a while: it may have been given"
-    " away before"
+    "no vote for this pair is on record here: the witness is new, or its disk was emptied;"
+    " nobody new gets one before it has run for {:.1f} s"
 )
 MEMBERS = (Role.PRIMARY, Role.BACKUP)
 
@@ -215,7 +215,8 @@ class Pair:
         if durable.hold and durable.holder is not None:
             yield "held", f"the {durable.holder.role} {LEFT_RUNNING}"
         if self._voter.forgot and self._heard and now < self._voter.grants_after_s:
-            yield "record_lost", FORGOT
+            wait_s = self._voter.grants_after_s - self._voter.began_at_s
+            yield "record_lost", FORGOT.format(wait_s)
 
     def _log_alarm(self, event: str, alarm: Alarm) -> None:
         level = logging.WARNING if event == "alarm" else logging.INFO

@@ -117,6 +117,8 @@ def test_a_plain_pair_is_told_what_a_cut_wire_costs_it(here: Path) -> None:
         "partition",
         "availability: while the wire between the nodes is cut both run the containers; at the "
         "first contact the one with the lower term stops",
+        "a witness on a third host ends that: [arbiter] in config.example.toml; and with "
+        'partition_policy = "consistency" a takeover waits for your word',
     )
 
 
@@ -854,6 +856,38 @@ async def test_everything_is_looked_at(here: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("level", "beside", "verdict"),
+    [
+        (Level.HINT, (), "1 hint: fit to start; no agent runs here."),
+        (
+            Level.WARNING,
+            (),
+            "1 warning: fit to start, with weaknesses; no agent runs here.",
+        ),
+        (
+            Level.HINT,
+            (Level.ERROR,),
+            "1 error, 1 hint: as it stands this node would not do its part.",
+        ),
+    ],
+)
+def test_a_host_without_an_agent_is_at_best_fit_to_start(
+    level: Level, beside: tuple[Level, ...], verdict: str
+) -> None:
+    findings = [*of(*beside), Finding(level, "agent", "none runs on this host yet")]
+
+    assert check.summary(findings, checks.exit_code(findings)) == f"\n{verdict}"
+
+
+def test_what_is_found_of_the_agent_decides_whether_one_runs(here: Path) -> None:
+    none = list(service.find(settings_in(here), None, (), None))
+    runs = list(service.find(settings_in(here), STATUS, (), None))
+
+    assert check.summary(none, ExitCode.FINE).endswith("no agent runs here.")
+    assert check.summary(runs, ExitCode.FINE) == "\nall is well."
+
+
 SHOWN = """\
 ok       engine: unix:///x answers
 ERROR    container web: there is no such container on this host, which is a
@@ -879,6 +913,8 @@ def test_findings_fit_the_screen_and_a_fix_stays_one_line() -> None:
         "\n1 error, 1 warning: as it stands this node would not do its part."
     )
     assert check.summary([], ExitCode.FINE) == "\nall is well."
+    weak = of(Level.WARNING)
+    assert check.summary(weak, ExitCode.DEGRADED) == "\n1 warning: it works, with weaknesses."
     table = Bounds("What these timings give:", (("host dies", "within 10.3 s"), ("", "1 s more")))
     assert check.render_bounds(table) == (
         "\nWhat these timings give:\n  host dies  within 10.3 s\n             1 s more"

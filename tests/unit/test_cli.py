@@ -23,8 +23,8 @@ import pytest
 from aiohttp import web
 
 from failover_agent import __version__, config
-from failover_agent.adapters.record import Host, RecordStore
-from failover_agent.cli import control, output, status
+from failover_agent.adapters.record import Host, Record, RecordStore
+from failover_agent.cli import control, disk, output, status
 from failover_agent.cli.main import main
 from failover_agent.cli.output import Paint
 from failover_agent.core.policy import Role
@@ -72,6 +72,8 @@ FINE: Mapping[str, Any] = {
     "redundancy": {"ok": True, "lost_because": []},
     "alarms": [],
     "overlap": None,
+    "waits": None,
+    "left_running": [],
     "pid": 4711,
 }
 
@@ -426,6 +428,21 @@ NEVER_HEARD = {
 }
 
 
+def starting(**parts: Any) -> dict[str, Any]:
+    """Its service ran before there were agents, and the other agent has yet to come."""
+    return changed(
+        **{
+            "phase": "starting",
+            "reason": "agent_started",
+            "since_s": 5.8,
+            "peer": {**NEVER_HEARD, "role": "backup"},
+            "waits": {"for": "backup", "setting": "startup_grace_period", "remaining_s": 14.2},
+            "left_running": ["db", "web"],
+        }
+        | parts
+    )
+
+
 @pytest.mark.parametrize(
     ("told", "headline"),
     [
@@ -467,6 +484,48 @@ NEVER_HEARD = {
             standby(phase="starting", peer=NEVER_HEARD),
             "shop: NOBODY is seen to be active; this node (backup) is starting, for 13 min",
         ),
+        (
+            starting(),
+            (
+                "shop: waits to hear the backup (startup_grace_period, 14 s left); "
+                "this node (primary) is starting, and what runs here goes on running"
+            ),
+        ),
+        (
+            starting(left_running=[], containers=[]),
+            (
+                "shop: waits to hear the backup (startup_grace_period, 14 s left); "
+                "this node (primary) is starting, for 5.8 s"
+            ),
+        ),
+        (
+            starting(waits={"for": "backup", "setting": "lone_start", "remaining_s": None}),
+            (
+                "shop: waits to hear the backup (lone_start); "
+                "this node (primary) is starting, and what runs here goes on running"
+            ),
+        ),
+        (
+            starting(phase="standby", waits=None),
+            (
+                "shop: nobody leads yet, but what runs here is left running; "
+                "this node (primary) is standby and ready, for 5.8 s"
+            ),
+        ),
+        (
+            standby(peer={"role": "primary", "phase": "standby", "running": 2}),
+            (
+                "shop: nobody leads yet, but containers run on the primary; "
+                "this node (backup) is standby and ready, for 13 min"
+            ),
+        ),
+        (
+            standby(peer={"role": "primary", "phase": "standby", "running": 2, "reachable": False}),
+            (
+                "shop: NOBODY is seen to be active; "
+                "this node (backup) is standby and ready, for 13 min"
+            ),
+        ),
     ],
 )
 def test_the_first_line_says_what_matters(told: dict[str, Any], headline: str) -> None:
@@ -488,6 +547,8 @@ def test_the_first_line_says_what_matters(told: dict[str, Any], headline: str) -
         changed(peer=None),
         standby(ready=False, not_ready_because=["web: no such container"]),
         standby(phase="starting", peer=NEVER_HEARD),
+        starting(),
+        starting(phase="standby", waits=None),
         changed(cluster="c" * 63),
     ],
 )
@@ -536,6 +597,53 @@ def test_of_a_silent_peer_is_told_what_it_was_and_whether_its_host_is_up() -> No
     assert "  backup, last heard 9.1 s ago: it was active, term 3\n" in unheard
     never = status.render(changed(peer={**NEVER_HEARD, "error": refused}), Paint())
     assert "primary, never heard. The connection is refused" in never
+
+
+GONE_IN_GOOD_ORDER = """\
+  peer        primary, last heard 13 s ago: it was standby, term 4, with all
+              containers stopped and term 3 given back. The connection is
+              refused, so its host is up and its agent is not. On that host:
+              systemctl start failover-agent
+"""
+
+
+def test_of_a_peer_that_went_in_good_order_no_more_is_feared_than_is_so() -> None:
+    peer = {
+        "role": "primary",
+        "reachable": False,
+        "phase": "standby",
+        "term": 4,
+        "heartbeat_age_s": 13.2,
+        "running": 0,
+        "released_term": 3,
+        "error": "no connection to http://10.0.0.1:8000: Connection refused",
+    }
+
+    def told(**parts: Any) -> str:
+        text = status.render(changed(peer={**peer, **parts}), Paint())
+        return " ".join(text.split())
+
+    assert GONE_IN_GOOD_ORDER in status.render(changed(peer=peer), Paint())
+    assert "term 4, with all containers stopped. The connection" in told(released_term=None)
+    assert "term 4, with all containers stopped. The connection" in told(released_term=2)
+    assert "primary, never heard. The connection" in told(phase=None, term=None)
+    released = told(phase="demoting", term=3)
+    assert "it was demoting, term 3, with all containers stopped and term 3 given back" in released
+    for unknown in ({"running": None}, {"running": 1}, {"phase": "active"}):
+        assert "term 4. The connection is refused" in told(**unknown)
+        assert "its agent is not: the containers may run there. On that host" in told(**unknown)
+
+
+def test_what_is_left_running_while_nobody_leads_is_no_outage() -> None:
+    whole = status.render(starting(), Paint(is_on=True))
+    down = {**FINE["containers"][1], "state": "down"}
+    parted = status.render(
+        starting(left_running=["db"], containers=[FINE["containers"][0], down]), Paint(is_on=True)
+    )
+
+    assert whole.startswith("\x1b[1;33mshop: waits to hear")
+    assert parted.startswith("\x1b[1;31mshop: waits to hear")
+    assert status.exit_code(starting()) == 3
 
 
 def test_why_a_node_failed_is_told_once() -> None:
@@ -746,7 +854,8 @@ def journal_in(here: Path) -> None:
 
 FROM_DISK = """\
 From disk ({state}):
-  shop, primary: term 7 was this node's, not given back
+  shop, primary: this node led in term 7 when its agent last ran: its containers
+  may run here
   the last change:
     2026-11-22 03:04:06 UTC  term 8  promoting -> active  (peer_silent)
         all containers are started
@@ -756,7 +865,7 @@ From disk ({state}):
 async def test_where_no_agent_answers_the_disk_is_asked(here: Path) -> None:
     path = pair_in(here)
     await asyncio.to_thread(
-        record_in, here, Durable(term=7, holder=Holder(Role.PRIMARY, ""), released=False)
+        record_in, here, Durable(term=7, holder=Holder(Role.PRIMARY, ""), released=False, led=True)
     )
     journal_in(here)
 
@@ -781,6 +890,86 @@ async def test_where_no_agent_answers_the_disk_is_asked(here: Path) -> None:
             "last_transition": HISTORY[-1],
         }
     ]
+
+
+MINE, OTHER = Holder(Role.PRIMARY, "aa"), Holder(Role.BACKUP, "bb")
+WITNESS = Holder(Role.WITNESS, "ww")
+STOPPED = {**HISTORY[-1], "to": "standby", "reason": "all_stopped", "term": 3}
+
+
+@pytest.mark.parametrize(
+    ("me", "durable", "last", "sentence"),
+    [
+        (MINE, Durable(), None, "no term was granted yet"),
+        (
+            MINE,
+            Durable(4, OTHER, released=False),
+            STOPPED,
+            (
+                "stopped here in good order (term 3 released); the backup held term 4 when this "
+                "agent last ran"
+            ),
+        ),
+        (
+            MINE,
+            Durable(4, OTHER, released=False),
+            HISTORY[-1],
+            (
+                "the backup held term 4 when this agent last ran; nothing ran here when it got "
+                "that term"
+            ),
+        ),
+        (
+            MINE,
+            Durable(4, OTHER, released=True),
+            None,
+            "the backup gave term 4 back; nothing ran here when it got that term",
+        ),
+        (
+            MINE,
+            Durable(4, OTHER, released=False, hold=True),
+            None,
+            (
+                "the backup held term 4 when this agent last ran, and left its containers running "
+                "(on hold); nothing ran here when it got that term"
+            ),
+        ),
+        (
+            MINE,
+            Durable(3, MINE, released=True, led=True),
+            STOPPED,
+            "stopped here in good order (term 3 released)",
+        ),
+        (MINE, Durable(3, MINE, released=True, led=True), None, "this node gave term 3 back"),
+        (
+            MINE,
+            Durable(3, MINE, released=False, led=True),
+            None,
+            "this node led in term 3 when its agent last ran: its containers may run here",
+        ),
+        (
+            MINE,
+            Durable(3, MINE, released=False),
+            None,
+            "this node asked for term 3 when its agent last ran",
+        ),
+        (
+            WITNESS,
+            Durable(4, OTHER, released=False),
+            None,
+            "the backup held term 4 when this agent last ran",
+        ),
+    ],
+)
+def test_the_disk_is_told_in_words_and_no_more_than_is_known(
+    me: Holder, durable: Durable, last: dict[str, Any] | None, sentence: str
+) -> None:
+    record = Record("shop", me.role, me.node_id, Host("", ""), durable)
+
+    told = disk.lines(disk.Known(Path("/state"), record, "", last))
+
+    first = " ".join(" ".join(told).partition(" the last change:")[0].split())
+    assert first == f"From disk (/state): shop, {me.role}: {sentence}"
 
 
 async def test_where_there_is_nothing_on_disk_either(here: Path) -> None:
@@ -1009,6 +1198,17 @@ async def test_init_with_a_witness_writes_one_file_for_three_hosts(here: Path) -
     )
     places = [done.out.index(step) for step in steps]
     assert places == sorted(places)
+    assert "Without a witness" not in done.out
+
+
+async def test_init_without_a_witness_says_what_a_cut_wire_does(here: Path) -> None:
+    done = await run(*init(here))
+
+    assert done.out.endswith(
+        "Without a witness both hosts run the containers while the wire between them is cut. "
+        "A third machine\n(--witness) ends that; without one, partition_policy in "
+        "config.example.toml has the choice.\n"
+    )
 
 
 async def test_init_with_a_witness_in_the_usual_place_names_its_unit(

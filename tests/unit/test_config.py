@@ -572,37 +572,52 @@ def test_a_misspelt_key_that_is_required_is_not_also_missing() -> None:
         ("heartbeat_timeout = nan", "heartbeat_timeout (nan) must be a number of seconds. "),
         ("failover_window = inf", "failover_window (inf) must be a number of seconds. "),
         (f"failover_window = 1{'0' * 400}", "failover_window (1000"),
-        ("startup_grace_period = -1", "startup_grace_period (-1) must be 0 or more. "),
-        ("restart_grace_period = -2", "restart_grace_period (-2) must be 0 or more. "),
+        (
+            "startup_grace_period = -1",
+            (
+                "startup_grace_period (-1) must be 0 or more. "
+                "Write startup_grace_period = 20.0, for example."
+            ),
+        ),
+        (
+            "restart_grace_period = -2",
+            (
+                "restart_grace_period (-2) must be 0 or more. "
+                "Write restart_grace_period = 30.0, for example."
+            ),
+        ),
         ("restart_attempts = 1.5", "restart_attempts (1.5) must be a whole number. "),
         (
             "restart_attempts = -1",
-            "restart_attempts (-1) must be 0 or more. Raise it to 0 or more.",
+            "restart_attempts (-1) must be 0 or more. Write restart_attempts = 3, for example.",
         ),
         (
             "max_failovers = 0",
             (
                 "max_failovers (0) must be 1 or more: with none the pair would never fail over. "
-                "Raise it to 1 or more."
+                "Write max_failovers = 3, for example."
             ),
         ),
         (
             "heartbeat_interval = 0.05",
             (
                 "heartbeat_interval (0.05) must be 0.1 or more: timers of a host under load are "
-                "late by more than that. Raise it to 0.1 or more."
+                "late by more than that. Write heartbeat_interval = 1.0, for example."
             ),
         ),
         (
             "heartbeat_timeout = 0.5",
             (
                 "heartbeat_timeout (0.5) must be 1 or more: a host under load is late by tenths of "
-                "a second without being dead. Raise it to 1 or more."
+                "a second without being dead. Write heartbeat_timeout = 10.0, for example."
             ),
         ),
         (
             "heartbeat_timeout = 4000",
-            "heartbeat_timeout (4000) must be 3600 or less. Lower it to 3600 or less.",
+            (
+                "heartbeat_timeout (4000) must be 3600 or less. It counts seconds: write "
+                "heartbeat_timeout = 10.0, for example."
+            ),
         ),
         ("cluster = 5", 'cluster (5) must be text. Put it in double quotes: "5".'),
         (

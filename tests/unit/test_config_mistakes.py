@@ -101,24 +101,37 @@ def _set(key: str, value: str) -> dict[str, str]:
         (
             "check_heartbeat_interval = 1e-9",
             ("check_heartbeat_interval (1e-09) must be 0.1 or more: more often costs a processor "
-            "and finds nothing sooner. Raise it to 0.1 or more."),
+            "and finds nothing sooner. Write check_heartbeat_interval = 1.0, for example."),
         ),
         (
             "startup_grace_period = 20000000",
-            "startup_grace_period (20000000) must be 86400 or less. Lower it to 86400 or less.",
+            ("startup_grace_period (20000000) must be 86400 or less. It counts seconds: write "
+            "startup_grace_period = 20.0, for example."),
         ),
         (
             "heartbeat_interval = 5000",
-            "heartbeat_interval (5000) must be 1800 or less. Lower it to 1800 or less.",
+            ("heartbeat_interval (5000) must be 1800 or less. It counts seconds: write "
+            "heartbeat_interval = 1.0, for example."),
         ),
         (
             "heartbeat_timeout = 10000",
-            "heartbeat_timeout (10000) must be 3600 or less. Lower it to 3600 or less.",
+            ("heartbeat_timeout (10000) must be 3600 or less. It counts seconds: write "
+            "heartbeat_timeout = 10.0, for example."),
+        ),
+        (
+            "restart_attempts = 5000",
+            ("restart_attempts (5000) must be 1000 or less. "
+            "Write restart_attempts = 3, for example."),
+        ),
+        (
+            "stop_budget = 100000",
+            ("stop_budget (100000) must be 86400 or less. It counts seconds: write "
+            "stop_budget = 2.5, for example."),
         ),
         (
             "[docker]\nstop_timeout = 99999999999999",
             ("[docker] stop_timeout (99999999999999) must be 86400 or less. "
-            "Lower it to 86400 or less."),
+            "It counts seconds: write stop_timeout = 10, for example."),
         ),
         (
             '[log]\nlevel = "verbose"',

@@ -7,7 +7,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from failover_agent.core.policy import Policy, Role
+from failover_agent.core.policy import PartitionPolicy, Policy, Role
 from failover_agent.core.state import (
     Alarm,
     Containers,
@@ -178,6 +178,8 @@ def test_a_peer_never_heard_is_not_reachable_and_the_rest_is_null() -> None:
         "health": None,
         "error": None,
         "paths": None,
+        "running": None,
+        "released_term": None,
     }
     assert status["redundancy"] == {
         "ok": False,
@@ -202,6 +204,60 @@ def test_the_health_of_a_peer_is_that_of_an_active_one() -> None:
 
     assert _status(degraded)["peer"]["health"] is None
     assert _status(active)["peer"]["health"] == "degraded"
+
+
+def test_what_a_peer_gave_back_and_still_runs_is_told() -> None:
+    status = _status(_peer(running=0, released_term=6))
+
+    assert (status["peer"]["running"], status["peer"]["released_term"]) == (0, 6)
+
+
+def test_a_peer_that_said_that_it_ends_is_not_ready() -> None:
+    ending = _peer(run_id="b1", ending_run="b1")
+    again = _peer(run_id="b2", ending_run="b1")
+
+    status = _status(ending)
+
+    assert status["peer"]["ready"] is False
+    assert status["peer"]["not_ready_because"] == ["its agent was told to stop"]
+    assert status["redundancy"] == {
+        "ok": False,
+        "lost_because": ["the backup is not ready: its agent was told to stop"],
+    }
+    assert _status(again)["peer"]["ready"] is True
+    assert _status(again)["redundancy"]["ok"] is True
+
+
+STARTING = replace(
+    STATE,
+    phase=Phase.STARTING,
+    held_term=None,
+    started_at_s=NOW - 5.8,
+    peers={Role.BACKUP: PeerView(Role.BACKUP, silent_since_s=NOW - 5.8)},
+)
+
+
+def test_a_node_that_starts_says_what_it_waits_for_and_what_goes_on_running() -> None:
+    status = _status(STARTING)
+
+    assert status["waits"] == {
+        "for": "backup",
+        "setting": "startup_grace_period",
+        "remaining_s": 14.2,
+    }
+    assert status["left_running"] == ["db", "web"]
+
+
+def test_a_wait_without_an_end_has_no_rest() -> None:
+    waits = _status(STARTING, partition_policy=PartitionPolicy.CONSISTENCY)["waits"]
+
+    assert waits == {"for": "backup", "setting": "partition_policy", "remaining_s": None}
+
+
+def test_a_node_that_waits_for_nobody_says_so() -> None:
+    status = _status()
+
+    assert (status["waits"], status["left_running"]) == (None, [])
 
 
 LAN, CABLE, VPN = (f"http://10.0.{number}.2:8000" for number in range(3))

@@ -116,6 +116,11 @@ def _of_bind(listens: Node, endpoints: tuple[str, ...]) -> Iterator[Finding]:
         )
 
 
+WITHOUT_ARBITER = """\
+a witness on a third host ends that: [arbiter] in config.example.toml; and with \
+partition_policy = "consistency" a takeover waits for your word"""
+
+
 def _of_partition(settings: Settings) -> Finding:
     """What a cut wire costs a plain pair."""
     if settings.fence is not None:
@@ -131,6 +136,7 @@ def _of_partition(settings: Settings) -> Finding:
             "partition",
             "availability: while the wire between the nodes is cut both run the containers; at the "
             "first contact the one with the lower term stops",
+            WITHOUT_ARBITER,
         )
     return Finding(
         Level.HINT,

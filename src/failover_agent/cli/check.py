@@ -18,6 +18,17 @@ if TYPE_CHECKING:
 _STYLES = {"ok": ("green",), "hint": (), "warning": ("yellow",), "error": ("red", "bold")}
 _INDENT = " " * 9
 
+_VERDICTS = {
+    ExitCode.FINE: "all is well",
+    ExitCode.DEGRADED: "it works, with weaknesses",
+    ExitCode.FAILED: "as it stands this node would not do its part",
+}
+_WITHOUT_AGENT = {  # Nothing works there yet, and nothing is looked after.
+    **_VERDICTS,
+    ExitCode.FINE: "fit to start; no agent runs here",
+    ExitCode.DEGRADED: "fit to start, with weaknesses; no agent runs here",
+}
+
 
 def main(arguments: argparse.Namespace) -> int:
     """0 fine, 1 errors, 2 the configuration cannot be used, 3 warnings."""
@@ -62,9 +73,6 @@ def summary(findings: Sequence[Finding], code: ExitCode) -> str:
         for level in ("error", "warning", "hint")
         if counts[level]
     ]
-    verdict = {
-        ExitCode.FINE: "all is well",
-        ExitCode.DEGRADED: "it works, with weaknesses",
-        ExitCode.FAILED: "as it stands this node would not do its part",
-    }[code]
+    has_no_agent = any(each.subject == "agent" and each.level != "ok" for each in findings)
+    verdict = (_WITHOUT_AGENT if has_no_agent else _VERDICTS)[code]
     return f"\n{', '.join(told)}{': ' if told else ''}{verdict}."

@@ -11,7 +11,8 @@ from typing import Any
 
 from failover_agent.cli import output
 from failover_agent.cli.control import Place
-from failover_agent.core.state import Holder
+from failover_agent.core.policy import Role
+from failover_agent.core.state import Durable, Holder, Reason
 
 Transition = Mapping[str, Any]
 
@@ -86,23 +87,48 @@ def lines(known: Known) -> list[str]:
     elif known.record is None:
         told.append("  no record: no agent has run here yet")
     else:
-        told.append(output.paragraph(_sentence(known.record), "  "))
+        told.append(output.paragraph(_sentence(known.record, known.last), "  "))
     if known.last is not None:
         told.append("  the last change:")
         told += transition_lines(known.last, indent="    ")
     return told
 
 
-def _sentence(record: Any) -> str:
-    durable = record.durable
-    node = f"{record.cluster}, {record.role}"
+def _sentence(record: Any, last: Transition | None) -> str:
+    """What the record says, and before it what the journal knows of a stop in good order."""
+    durable, told = record.durable, []
+    was_stopped = last is not None and last["reason"] == Reason.ALL_STOPPED
+    if last is not None and was_stopped:
+        told.append(f"stopped here in good order (term {last['term']} released)")
     if durable.holder is None:
-        return f"{node}: no term was granted yet"
-    mine = durable.holder == Holder(record.role, record.node_id)
-    whose = "this node's" if mine else f"the {durable.holder.role}'s"
-    ended = "given back" if durable.released else "not given back"
-    held = ", and on hold" if durable.hold else ""
-    return f"{node}: term {durable.term} was {whose}, {ended}{held}"
+        told.append("no term was granted yet")
+    elif durable.holder == Holder(record.role, record.node_id):
+        told += [] if was_stopped and durable.released else [_of_own_term(durable)]
+    else:
+        told.append(_of_another(durable))
+        if not was_stopped and record.role is not Role.WITNESS:
+            told.append("nothing ran here when it got that term")  # Else it had no vote (V5).
+    return f"{record.cluster}, {record.role}: {'; '.join(told)}"
+
+
+def _of_own_term(durable: Durable) -> str:
+    if durable.released:
+        return f"this node gave term {durable.term} back"
+    if durable.led:
+        return (
+            f"this node led in term {durable.term} when its agent last ran: its containers may run "
+            "here"
+        )
+    return f"this node asked for term {durable.term} when its agent last ran"
+
+
+def _of_another(durable: Durable) -> str:
+    assert durable.holder is not None
+    holder = durable.holder.role
+    if durable.released:
+        return f"the {holder} gave term {durable.term} back"
+    left = ", and left its containers running (on hold)" if durable.hold else ""
+    return f"the {holder} held term {durable.term} when this agent last ran{left}"
 
 
 def transition_lines(transition: Transition, indent: str = "") -> list[str]:

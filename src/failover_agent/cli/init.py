@@ -44,6 +44,11 @@ endpoint = {to_witness}
 port = {port}
 """
 
+WITHOUT_WITNESS = """
+
+Without a witness both hosts run the containers while the wire between them is cut. A third machine
+(--witness) ends that; without one, partition_policy in config.example.toml has the choice."""
+
 
 def main(arguments: argparse.Namespace) -> int:
     """Writes both files or neither, and overwrites nothing."""
@@ -189,7 +194,7 @@ Next:
 {copies}
   2. Create the containers on {nodes}. Those that run on the
      primary already go on running.
-{_start(arguments, config_file)}"""
+{_start(arguments, config_file)}{"" if arguments.witness else WITHOUT_WITNESS}"""
 
 
 def _for_scp(host: str) -> str:

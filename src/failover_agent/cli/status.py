@@ -161,13 +161,27 @@ def headline(status: Mapping[str, Any]) -> str:
             f"{cluster}: {word} on {this}, term {status['term']}, {lasting}; "
             f"{_peer_as_standby(peer)}"
         )
+    left_running = status.get("left_running")  # An agent of before knows of none.
+    if wait := status.get("waits"):
+        does = "and what runs here goes on running" if left_running else lasting
+        return f"{cluster}: waits to hear the {_of_wait(wait)}; {this} is starting, {does}"
     readiness = "" if phase != "standby" else " and ready" if status["ready"] else " but NOT READY"
     here = f"{this} is {phase}{readiness}, {lasting}"
     if peer.get("phase") in _LEADING:
         word = "ACTIVE" if peer["phase"] == "active" else peer["phase"]
         silent = "" if peer["reachable"] else ", but SILENT"
         return f"{cluster}: {word} on the {peer['role']}, term {peer['term']}{silent}; {here}"
+    if left_running:
+        return f"{cluster}: nobody leads yet, but what runs here is left running; {here}"
+    if peer.get("reachable") and peer.get("running"):
+        return f"{cluster}: nobody leads yet, but containers run on the {peer['role']}; {here}"
     return f"{cluster}: NOBODY is seen to be active; {here}"
+
+
+def _of_wait(wait: Mapping[str, Any]) -> str:
+    left_s = wait["remaining_s"]
+    left = "" if left_s is None else f", {length(left_s)} left"
+    return f"{wait['for']} ({wait['setting']}{left})"
 
 
 def _broken(text: str) -> list[str]:
@@ -191,6 +205,8 @@ def _is_down(status: Mapping[str, Any]) -> bool:
     peer = status["peer"] or {}
     if status["phase"] == "active":
         return any(container["state"] == "down" for container in status["containers"])
+    if status.get("left_running") and all(c["state"] == "up" for c in status["containers"]):
+        return False
     return peer.get("phase") != "active" or not peer.get("reachable")
 
 
@@ -274,16 +290,27 @@ def _of_peer(peer: Mapping[str, Any]) -> str:
     if peer["phase"] is None:
         heard = f"{peer['role']}, never heard"
     elif not peer["reachable"] and age_s is not None:
-        was = f"it was {peer['phase']}, term {peer['term']}"
+        was = f"it was {peer['phase']}, term {peer['term']}{_as_it_went(peer)}"
         heard = f"{peer['role']}, last heard {length(age_s)} ago: {was}"
     else:
         heard = ", ".join(_of_reachable(peer))
     if not peer["reachable"] and REFUSED in (peer.get("error") or ""):
+        feared = "" if _as_it_went(peer) else ": the containers may run there"
         heard += (
-            ". The connection is refused, so its host is up and its agent is not: the containers "
-            "may run there. On that host: systemctl start failover-agent"
+            f". The connection is refused, so its host is up and its agent is not{feared}. "
+            "On that host: systemctl start failover-agent"
         )
     return heard
+
+
+def _as_it_went(peer: Mapping[str, Any]) -> str:
+    """Of one that is silent: that it had stopped everything, if that is what it said last."""
+    term, released_term = peer["term"], peer.get("released_term")  # Not told by one of before.
+    has_released = released_term is not None and term in (released_term, released_term + 1)
+    if peer.get("running") != 0 or (peer["phase"] in _LEADING and released_term != term):
+        return ""
+    given_back = f" and term {released_term} given back" if has_released else ""
+    return f", with all containers stopped{given_back}"
 
 
 def _of_reachable(peer: Mapping[str, Any]) -> Iterator[str]:

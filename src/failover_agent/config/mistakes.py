@@ -302,11 +302,11 @@ def _explanation(
             return f"{given} must be above {context['gt']:g}", such_as
         case "greater_than_equal":
             reason = f": {_TOO_SMALL[key]}" if key in _TOO_SMALL else ""
-            least = f"{context['ge']:g}"
-            return f"{given} must be {least} or more{reason}", f"Raise it to {least} or more."
+            return f"{given} must be {context['ge']:g} or more{reason}", such_as
         case "less_than_equal":
-            most = f"{context['le']:g}"
-            return f"{given} must be {most} or less", f"Lower it to {most} or less."
+            if isinstance(context["le"], float) or key[-1] == "stop_timeout":  # Milliseconds?
+                such_as = f"It counts seconds: {such_as[0].lower()}{such_as[1:]}"
+            return f"{given} must be {context['le']:g} or less", such_as
         case "enum" | "literal_error":
             wanted = str(context["expected"]).replace("'", '"')
             meant = values.closest(value, _words(wanted)) if isinstance(value, str) else None

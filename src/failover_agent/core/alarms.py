@@ -141,6 +141,8 @@ def _why_no_redundancy(state: State, role: Role, now: float, policy: Policy) -> 
     if not reports.is_reachable(peer, now, policy):
         detail = f" ({peer.error})" if peer.error else ""
         return f"nothing is heard from the {peer.role}{detail}"
+    if reports.is_ending(peer):
+        return f"the {peer.role} is not ready: {reports.ENDS}"
     if peer.readiness is not Readiness.READY:
         return f"the {peer.role} is not ready: {'; '.join(peer.not_ready_because)}"
     return ""
@@ -159,8 +161,7 @@ def _of_a_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[s
         yield "held", _why_held(state)
     if state.overlap is not None and state.overlap.ended_at_s is None:
         yield "two_actives", "containers run here though the peer is active: they are being stopped"
-    strays = state.containers.alive
-    if strays and state.phase is Phase.STANDBY:
+    if strays := _strays(state, now, policy):
         yield "stray_container", f"runs on a standby: {', '.join(some(strays))}"
     if not any(reports.is_reachable(state.peers[role], now, policy) for role in policy.others):
         yield from _of_a_lone_follower(state, now, policy)
@@ -175,6 +176,17 @@ def _of_a_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[s
             yield "peer_degraded", f"a container is down on the {peer.role}"
         if peer.health is Health.UNKNOWN:
             yield "peer_degraded", f"the {peer.role} cannot see its containers: its engine is gone"
+
+
+def _strays(state: State, now: float, policy: Policy) -> tuple[str, ...]:
+    """What runs on a standby and should not. What goes on running until somebody leads is none,
+    unless a silent peer may run it too.
+    """
+    if state.phase is not Phase.STANDBY:
+        return ()
+    heard = any(reports.is_reachable(state.peers[role], now, policy) for role in policy.others)
+    knows = policy.requires_lease or heard
+    return () if knows and following.left_running(state, now, policy) else state.containers.alive
 
 
 def _is_leaderless_too_long(state: State, now: float, policy: Policy) -> bool:

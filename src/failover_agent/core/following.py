@@ -172,6 +172,15 @@ def _is_unheard_or_here(state: State, now: float, policy: Policy) -> bool:
     )
 
 
+def left_running(state: State, now: float, policy: Policy) -> tuple[str, ...]:
+    """The containers that run here though this node leads in no term, and that are not stopped."""
+    stops = policy.requires_lease or state.phase is Phase.STANDBY
+    is_ordered = state.is_holding or state.stop_job is not None
+    if is_ordered or (stops and not _may_run_on(state, now, policy)):
+        return ()
+    return state.containers.alive
+
+
 def _note_overlap(turn: Turn, peer: PeerView, names: tuple[str, ...]) -> None:
     """Containers run here though `peer` leads: both run, at the latest since they were seen.
 
@@ -255,6 +264,25 @@ def starts_alone_at_s(state: State, policy: Policy) -> float:
     at_s = state.started_at_s + policy.startup_grace_period_s
     second = policy.has_fence and policy.role is not policy.members[0]
     return at_s + (policy.heartbeat_timeout_s if second else 0.0)
+
+
+def wait_for_the_peer(state: State, now: float, policy: Policy) -> tuple[str, float | None] | None:
+    """For people: by which setting a node of a plain pair that starts waits to hear its peer, and
+    until when, None for ever; None where it waits for nothing of that kind.
+    """
+    if policy.requires_lease or state.phase is not Phase.STARTING or state.durable.hold:
+        return None
+    members = reports.members(state, policy)
+    if any(reports.is_reachable(peer, now, policy) for peer in members):
+        return None
+    if not knows_its_pair(state, policy):
+        return "lone_start", None
+    if not candidate.silence_is_leave(state, policy):
+        return "partition_policy", None
+    ends = [(starts_alone_at_s(state, policy), "startup_grace_period")]
+    ends += [(reports.silent_at_s(peer, policy), "heartbeat_timeout") for peer in members]
+    at_s, setting = max(ends)
+    return (setting, at_s) if now < at_s else None
 
 
 def knows_its_pair(state: State, policy: Policy) -> bool:

@@ -94,6 +94,16 @@ def may_receive(peer: PeerView, now: float, policy: Policy) -> bool:
     return is_able(peer, now, policy) and peer.readiness is Readiness.READY
 
 
+ENDS = "its agent was told to stop"
+
+
+def is_ending(peer: PeerView) -> bool:
+    """Did this very run of `peer` hand over to us because it was told to stop? For people alone:
+    it votes to its end, and decides for itself what it may do.
+    """
+    return peer.ending_run is not None and peer.ending_run == peer.run_id
+
+
 FINGERPRINT_DIFFERS = "members, arbiter or partition_policy differ from those of the peer"
 
 

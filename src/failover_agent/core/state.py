@@ -155,6 +155,7 @@ class PeerView:
     it told us it gave back; a beat that holds that one or an older is late, and proves nothing.
     `profile_digest` is that of the profile it has now, `profile` the profile itself, None while we
     do not have it; `knows_digest` is that of ours which it has, all by its newest beat.
+    `ending_run`: the run of it that handed over to us because it was told to stop.
     `beat_number`: of its newest beat. `promised_to`, `promised_until_s`: how the promise of an
     arbiter stood when it last spoke. `paths`: its endpoints, in the order of the configuration.
     """
@@ -180,6 +181,7 @@ class PeerView:
     knows_digest: str = ""
     profile: Profile | None = None
     released_term: int = 0
+    ending_run: str | None = None
     beat_number: int = 0
     longest_lease_s: float = 0.0
     promised_to: Holder | None = None

@@ -270,6 +270,9 @@ def on_release(turn: Turn, event: ReleaseReceived) -> None:
         turn.set_peer(replace(turn.state.peers[holder.role], running=0))
         if request.to is turn.state.role:
             invite(turn, known_reason(request.reason))
+    if request.to is turn.state.role and request.reason is Reason.AGENT_STOPPING:
+        peer = turn.state.peers[holder.role]  # A candidacy given up names nobody.
+        turn.set_peer(replace(peer, ending_run=request.sender.run_id))
     answer = ReleaseAnswer(
         sender=reports.sender(turn.state, turn.policy),
         released_term=request.term,

@@ -103,7 +103,7 @@ FORGOTTEN: Mapping[type[Any], frozenset[str]] = {
     Promise: frozenset(),
     PeerView: frozenset({
         "role", "node_id", "run_id", "fingerprint", "health", "not_ready_because", "leading_at_s",
-        "profile_digest", "knows_digest", "profile", "beat_number", "error", "paths",
+        "profile_digest", "knows_digest", "profile", "beat_number", "error", "paths", "ending_run",
     }),
     ContainerView: frozenset({
         "name", "detail", "exists", "incarnation", "image", "settings", "restart_policy",

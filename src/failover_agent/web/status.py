@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from failover_agent.core import leases, paths, reports
+from failover_agent.core import following, leases, paths, reports
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
     ContainerState,
@@ -58,6 +58,8 @@ def status_of(
         "refused_because": state.refused_because or None,
         "peer": _peer(policy.others[0], state, policy, now) if policy.others else None,
         "arbiter": _arbiter(state, policy, now, arbiter_kind),
+        "waits": _waits(state, policy, now),
+        "left_running": list(following.left_running(state, now, policy)),
         "engine": {"reachable": state.engine.reachable, "error": state.engine.error or None},
         "containers": [
             _container(state.containers.get(name, ContainerView(name)), now)
@@ -107,13 +109,26 @@ def redundancy_lost_because(state: State, policy: Policy, now: float) -> tuple[s
             never = "" if view.heard_at_s is not None else ", and never was since this agent began"
             error = f" ({view.error})" if view.error else ""
             because.append(f"the {role} is not heard{never}{error}")
-        elif not view.holding and view.readiness in (Readiness.DIFFERS, Readiness.CANNOT):
-            because.append(f"the {role} is not ready: {'; '.join(view.not_ready_because)}")
+        elif not view.holding and _is_ready(view) is False:
+            because.append(f"the {role} is not ready: {'; '.join(_peer_not_ready_because(view))}")
         because += [
             f"one of the paths to the {role} is lost: {path.endpoint} ({path.error})"
             for path in paths.lost(view, now, policy)
         ]
     return tuple(because)
+
+
+def _is_ready(view: PeerView) -> bool | None:
+    """Could it take over, by its own word? None: it has not told."""
+    if view.readiness is None:
+        return None
+    return view.readiness is Readiness.READY and not reports.is_ending(view)
+
+
+def _peer_not_ready_because(view: PeerView) -> tuple[str, ...]:
+    if reports.is_ending(view):
+        return (*view.not_ready_because, reports.ENDS)
+    return view.not_ready_because
 
 
 def is_reachable(view: PeerView, policy: Policy, now: float) -> bool:
@@ -130,12 +145,32 @@ def _peer(role: Role, state: State, policy: Policy, now: float) -> dict[str, Any
         "phase": view.phase,
         "term": view.term,
         "heartbeat_age_s": _ago(view.heard_at_s, now),
-        "ready": None if view.readiness is None else view.readiness is Readiness.READY,
-        "not_ready_because": list(view.not_ready_because) if was_heard else None,
+        "ready": _is_ready(view),
+        "not_ready_because": list(_peer_not_ready_because(view)) if was_heard else None,
         "node_id": view.node_id,
         "health": view.health if view.holding else None,
         "error": view.error or None,
         "paths": _paths(view, now),
+        "running": view.running,
+        "released_term": view.released_term or None,
+    }
+
+
+def _waits(state: State, policy: Policy, now: float) -> dict[str, Any] | None:
+    """For whom a node that starts waits, and by which setting; None where it does not.
+
+    `remaining_s` is null where only the peer, or an operator, ends the wait.
+    """
+    is_member = state.role in policy.members and policy.others
+    wait = following.wait_for_the_peer(state, now, policy) if is_member else None
+    if wait is None:
+        return None
+    setting, until_s = wait
+    left_s = math.inf if until_s is None else until_s - now
+    return {
+        "for": policy.others[0],
+        "setting": setting,
+        "remaining_s": round(left_s, 3) if math.isfinite(left_s) else None,
     }
 
 
