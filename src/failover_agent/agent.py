@@ -277,12 +277,17 @@ class Agent:
         """Until something has arrived, or a Tick is due."""
         loop, due_at_s = asyncio.get_running_loop(), self._due_at_s()
         next_look: asyncio.TimerHandle | None = None
+        fault: Exception | None = None
 
         def look() -> None:
             """A callback and no more: most of what an idle agent does is this."""
-            nonlocal next_look
-            self._come_round()
-            wait_s = due_at_s - self._clock.now()
+            nonlocal next_look, fault
+            wait_s = 0.0
+            try:
+                self._come_round()
+                wait_s = due_at_s - self._clock.now()
+            except Exception as error:  # noqa: BLE001  # raised below: here it would only be logged
+                fault = error
             if self._inbox or wait_s <= 0:
                 self._arrived.set()
             else:
@@ -295,6 +300,8 @@ class Agent:
         finally:
             if next_look is not None:
                 next_look.cancel()
+        if fault is not None:
+            raise fault
 
     async def _take(self, event: Event, tasks: _Tasks) -> None:
         """One event, to the end: what it changes is certain only once it is saved.

@@ -41,8 +41,8 @@ LEFT_RUNNING = (
     " failover-agent takeover --peer-is-off on the other node"
 )
 FORGOT = (
-    "no vote for this pair is on record here: the witness is new, or its disk was emptied;"
-    " nobody new gets one before it has run for {:.1f} s"
+    "no vote for this pair was on record when the witness began: it is new, or its disk was"
+    " emptied; nobody new gets one before it has run for {:.1f} s"
 )
 MEMBERS = (Role.PRIMARY, Role.BACKUP)
 

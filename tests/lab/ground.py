@@ -82,11 +82,15 @@ def clear(folder: Path) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """The lock last: if we are killed in the middle, the next sweep removes the rest."""
-    for child in folder.iterdir():
-        if child.name != LOCK:
-            shutil.rmtree(child) if child.is_dir() else child.unlink()
-    shutil.rmtree(folder)
+    """What tells of the lab last: if we are killed in the middle, the next one can begin again."""
+    tells = (KEPT, PIDS, LOCK)
+    children = [child for child in folder.iterdir() if child.name not in tells]
+    for child in (*children, *(folder / name for name in tells)):
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink(missing_ok=True)
+    folder.rmdir()
 
 
 def _recorded(folder: Path) -> list[int]:

@@ -25,7 +25,7 @@ def test_the_demonstration(settings: dict[str, str], disasters: list[str]) -> No
     done = subprocess.run(
         [sys.executable, "scripts/demo.py"],
         cwd=ROOT,
-        env={**os.environ, **settings, "PYTHONPATH": "."},
+        env={**os.environ, "KEEP": "", "WITNESS": "", **settings, "PYTHONPATH": "."},
         capture_output=True,
         text=True,
         timeout=250,
@@ -39,3 +39,5 @@ def test_the_demonstration(settings: dict[str, str], disasters: list[str]) -> No
     assert at_once == ["0"] * len(disasters)
     assert "shop: ACTIVE on this node (primary), term 1," in done.stdout
     assert "term 3  promoting -> active  (peer_silent)" in done.stdout
+    assert "term 4" not in done.stdout
+    assert ("ACTIVE on the primary, term 3, but SILENT" in done.stdout) == ("cut wire" in disasters)

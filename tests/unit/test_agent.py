@@ -503,6 +503,21 @@ async def test_the_loop_comes_round_even_when_nothing_happens() -> None:
         assert node.agent.stepped_ago_s() < POLICY.check_heartbeat_interval_s
 
 
+class BreaksLater(Node):
+    """A fault in what is done while nothing happens."""
+
+    def comes_round(self) -> None:
+        super().comes_round()
+        if self.came_round == 20:
+            raise ZeroDivisionError("a fault of the program")
+
+
+async def test_a_fault_while_nothing_happens_ends_the_agent_too() -> None:
+    with pytest.raises(ExceptionGroup, match="unhandled errors") as raised:
+        await asyncio.wait_for(BreaksLater().run(), 60)
+    assert raised.group_contains(ZeroDivisionError)
+
+
 # --- questions -----------------------------------------------------------------------------------
 
 

@@ -180,6 +180,7 @@ def test_a_peer_never_heard_is_not_reachable_and_the_rest_is_null() -> None:
         "paths": None,
         "running": None,
         "released_term": None,
+        "ending": False,
     }
     assert status["redundancy"] == {
         "ok": False,

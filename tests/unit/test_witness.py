@@ -497,8 +497,8 @@ async def test_a_lost_record_and_a_hold_are_alarms() -> None:
 
     assert _codes(pair.look()) == ["held", "record_lost"]
     assert pair.look().alarms[1].sentence == (
-        "no vote for this pair is on record here: the witness is new, or its disk was emptied;"
-        " nobody new gets one before it has run for 10.1 s"
+        "no vote for this pair was on record when the witness began: it is new, or its disk was"
+        " emptied; nobody new gets one before it has run for 10.1 s"
     )
     clock.at_s += 11
     assert _codes(pair.look()) == ["held"]
@@ -541,7 +541,7 @@ async def test_the_status_has_every_name_and_a_line_for_each_pair() -> None:
         },
     ]
     assert [alarm["code"] for alarm in status["alarms"]] == ["held", "record_lost"]
-    assert status["alarms"][1]["sentence"].startswith("mill: no vote for this pair is on record")
+    assert status["alarms"][1]["sentence"].startswith("mill: no vote for this pair was on record")
     assert (status["cluster"], status["term"], status["phase"]) == (None, None, None)
     [alone] = Witness([shop], clock=clock).look()
     assert _status((alone,), clock)["cluster"] == "shop"

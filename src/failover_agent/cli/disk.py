@@ -11,7 +11,6 @@ from typing import Any
 
 from failover_agent.cli import output
 from failover_agent.cli.control import Place
-from failover_agent.core.policy import Role
 from failover_agent.core.state import Durable, Holder, Reason
 
 Transition = Mapping[str, Any]
@@ -97,17 +96,17 @@ def lines(known: Known) -> list[str]:
 def _sentence(record: Any, last: Transition | None) -> str:
     """What the record says, and before it what the journal knows of a stop in good order."""
     durable, told = record.durable, []
-    was_stopped = last is not None and last["reason"] == Reason.ALL_STOPPED
-    if last is not None and was_stopped:
-        told.append(f"stopped here in good order (term {last['term']} released)")
+    stopped_term = None
+    if last is not None and last["reason"] == Reason.ALL_STOPPED:
+        stopped_term = last["term"]
+        told.append(f"stopped here in good order (term {stopped_term} released)")
     if durable.holder is None:
         told.append("no term was granted yet")
     elif durable.holder == Holder(record.role, record.node_id):
-        told += [] if was_stopped and durable.released else [_of_own_term(durable)]
+        is_told = durable.released and stopped_term == durable.term
+        told += [] if is_told else [_of_own_term(durable)]
     else:
         told.append(_of_another(durable))
-        if not was_stopped and record.role is not Role.WITNESS:
-            told.append("nothing ran here when it got that term")  # Else it had no vote (V5).
     return f"{record.cluster}, {record.role}: {'; '.join(told)}"
 
 

@@ -163,8 +163,10 @@ def headline(status: Mapping[str, Any]) -> str:
         )
     left_running = status.get("left_running")  # An agent of before knows of none.
     if wait := status.get("waits"):
-        does = "and what runs here goes on running" if left_running else lasting
-        return f"{cluster}: waits to hear the {_of_wait(wait)}; {this} is starting, {does}"
+        waits = f"waits to hear the {_of_wait(wait)}"
+        if left_running:
+            return f"{cluster}: {waits}; {this} is starting, and what runs here goes on running"
+        return f"{cluster}: NOBODY is seen to be active; {this} {waits}"
     readiness = "" if phase != "standby" else " and ready" if status["ready"] else " but NOT READY"
     here = f"{this} is {phase}{readiness}, {lasting}"
     if peer.get("phase") in _LEADING:
@@ -174,6 +176,8 @@ def headline(status: Mapping[str, Any]) -> str:
     if left_running:
         return f"{cluster}: nobody leads yet, but what runs here is left running; {here}"
     if peer.get("reachable") and peer.get("running"):
+        if any(container["state"] != "down" for container in status["containers"]):
+            return f"{cluster}: nobody leads, and containers run on BOTH nodes; {here}"
         return f"{cluster}: nobody leads yet, but containers run on the {peer['role']}; {here}"
     return f"{cluster}: NOBODY is seen to be active; {here}"
 
@@ -304,13 +308,10 @@ def _of_peer(peer: Mapping[str, Any]) -> str:
 
 
 def _as_it_went(peer: Mapping[str, Any]) -> str:
-    """Of one that is silent: that it had stopped everything, if that is what it said last."""
-    term, released_term = peer["term"], peer.get("released_term")  # Not told by one of before.
-    has_released = released_term is not None and term in (released_term, released_term + 1)
-    if peer.get("running") != 0 or (peer["phase"] in _LEADING and released_term != term):
+    """Of one that said goodbye: that it had stopped everything."""
+    if not peer.get("ending") or peer.get("running") != 0:  # Not told by an agent of before.
         return ""
-    given_back = f" and term {released_term} given back" if has_released else ""
-    return f", with all containers stopped{given_back}"
+    return f", and had stopped all containers and given term {peer['released_term']} back"
 
 
 def _of_reachable(peer: Mapping[str, Any]) -> Iterator[str]:

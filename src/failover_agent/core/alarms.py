@@ -142,7 +142,7 @@ def _why_no_redundancy(state: State, role: Role, now: float, policy: Policy) -> 
         detail = f" ({peer.error})" if peer.error else ""
         return f"nothing is heard from the {peer.role}{detail}"
     if reports.is_ending(peer):
-        return f"the {peer.role} is not ready: {reports.ENDS}"
+        return f"the {peer.role} is not ready: {'; '.join((*peer.not_ready_because, reports.ENDS))}"
     if peer.readiness is not Readiness.READY:
         return f"the {peer.role} is not ready: {'; '.join(peer.not_ready_because)}"
     return ""
@@ -179,14 +179,15 @@ def _of_a_follower(state: State, now: float, policy: Policy) -> Iterator[tuple[s
 
 
 def _strays(state: State, now: float, policy: Policy) -> tuple[str, ...]:
-    """What runs on a standby and should not. What goes on running until somebody leads is none,
-    unless a silent peer may run it too.
+    """What runs on a standby and should not. What goes on running until somebody leads is none, as
+    long as every other member says that it runs nothing.
     """
     if state.phase is not Phase.STANDBY:
         return ()
-    heard = any(reports.is_reachable(state.peers[role], now, policy) for role in policy.others)
-    knows = policy.requires_lease or heard
-    return () if knows and following.left_running(state, now, policy) else state.containers.alive
+    members = reports.members(state, policy)
+    all_tell = all(reports.is_reachable(peer, now, policy) for peer in members)
+    is_fine = all_tell and following.left_running(state, now, policy)
+    return () if is_fine else state.containers.alive
 
 
 def _is_leaderless_too_long(state: State, now: float, policy: Policy) -> bool:

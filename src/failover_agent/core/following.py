@@ -173,12 +173,24 @@ def _is_unheard_or_here(state: State, now: float, policy: Policy) -> bool:
 
 
 def left_running(state: State, now: float, policy: Policy) -> tuple[str, ...]:
-    """The containers that run here though this node leads in no term, and that are not stopped."""
+    """For people: what runs here though this node leads in no term, is not being stopped, and runs
+    nowhere else as far as is known.
+    """
     stops = policy.requires_lease or state.phase is Phase.STANDBY
     is_ordered = state.is_holding or state.stop_job is not None
     if is_ordered or (stops and not _may_run_on(state, now, policy)):
         return ()
-    return state.containers.alive
+    members = reports.members(state, policy)
+    runs_here_alone = not any(_may_run_it(peer, state, now, policy) for peer in members)
+    return state.containers.alive if runs_here_alone else ()
+
+
+def _may_run_it(peer: PeerView, state: State, now: float, policy: Policy) -> bool:
+    """Does `peer`, by its last word, run something, or may it since?"""
+    if peer.heard_at_s is not None:
+        return peer.running != 0 or not reports.is_reachable(peer, now, policy)
+    holder = state.durable.holder
+    return holder is not None and holder.role is peer.role and not state.durable.released
 
 
 def _note_overlap(turn: Turn, peer: PeerView, names: tuple[str, ...]) -> None:
@@ -271,6 +283,8 @@ def wait_for_the_peer(state: State, now: float, policy: Policy) -> tuple[str, fl
     until when, None for ever; None where it waits for nothing of that kind.
     """
     if policy.requires_lease or state.phase is not Phase.STARTING or state.durable.hold:
+        return None
+    if reports.cannot_because(state, now, policy):
         return None
     members = reports.members(state, policy)
     if any(reports.is_reachable(peer, now, policy) for peer in members):

@@ -153,6 +153,7 @@ def _peer(role: Role, state: State, policy: Policy, now: float) -> dict[str, Any
         "paths": _paths(view, now),
         "running": view.running,
         "released_term": view.released_term or None,
+        "ending": reports.is_ending(view),
     }
 
 

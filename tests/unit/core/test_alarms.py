@@ -1,6 +1,9 @@
 """Alarms and sentences that must not frighten without need: the first start, a peer that ends."""
 
 from dataclasses import replace
+from typing import Any
+
+import pytest
 
 from failover_agent.core import following, reports
 from failover_agent.core.effects import StopContainers
@@ -119,6 +122,40 @@ def test_on_the_standby_that_is_to_lead_with_a_lease_nothing_is_a_stray() -> Non
     assert "stray_container" not in alarms(node)
 
 
+@pytest.mark.parametrize(
+    "says",
+    [
+        {"phase": Phase.DEMOTING, "running": 2, "holder": THE_PRIMARY, "term": TERM},
+        {**NEW, "running": 2},
+        {**NEW, "phase": Phase.STARTING, "running": None},
+    ],
+    ids=["it stops what it led", "it runs it too", "it does not see its containers"],
+)
+def test_what_runs_here_while_it_may_run_there_is_alarmed(says: dict[str, Any]) -> None:
+    node = a_standby()
+    node.takes(node.beat(**says), changed("db"))
+
+    assert left_running(node) == ()
+    assert "stray_container" in alarms(node)
+
+
+def test_at_a_first_start_with_a_lease_both_may_run_it_and_neither_calls_that_calm() -> None:
+    node = begun(trio(), durable=Durable(), record_lost=True)
+    node.takes(all_up(node))
+    assert left_running(node) == ("db", "web"), "the peer was never heard"
+
+    node.takes(node.beat(**NEW, running=2))
+
+    assert left_running(node) == ()
+
+
+def test_what_the_peer_held_when_we_heard_it_last_it_may_run_still() -> None:
+    node = starting(policy(), held_by(THE_BACKUP), boot_is_new=False)
+    node.takes(all_up(node))
+
+    assert left_running(node) == ()
+
+
 # --- what a starting node waits for ---------------------------------------------------------------
 
 
@@ -148,6 +185,8 @@ def test_a_node_that_does_not_start_alone_waits_without_an_end() -> None:
     alone = starting(policy(BACKUP), record_lost=True)
     consistent = starting(policy(partition_policy=PartitionPolicy.CONSISTENCY), held_by(THE_BACKUP))
     allowed = starting(policy(BACKUP, lone_start=LoneStart.START), record_lost=True)
+    for node in (alone, consistent, allowed):
+        node.takes(all_down(node))
 
     assert wait_of(alone) == ("lone_start", None)
     assert wait_of(consistent) == ("partition_policy", None)
@@ -156,9 +195,12 @@ def test_a_node_that_does_not_start_alone_waits_without_an_end() -> None:
 
 def test_nobody_waits_who_heard_the_peer_or_whose_time_is_over_or_has_a_lease_to_ask_for() -> None:
     heard = starting(policy(), record_lost=True)
-    heard.takes(heard.beat(**NEW))
+    heard.takes(all_down(heard), heard.beat(**NEW, phase=Phase.STARTING))
     unable = starting()
-    unable.waits(25.0)
+    unable.waits(5.0)
+    late = starting()
+    late.takes(all_down(late))
+    late.waits(25.0)
     held = starting(policy(BACKUP), held_by(THE_PRIMARY, hold=True))
 
     assert [node.state.phase for node in (heard, unable, held)] == [Phase.STARTING] * 3

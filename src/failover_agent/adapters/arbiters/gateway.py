@@ -267,7 +267,10 @@ def _strange(member: Member, why: object) -> NotAnsweredError:
 
 def _trouble(member: Member, error: Exception) -> NotAnsweredError:
     """Why there was no answer, for people."""
-    which = "Is it http or https there? Does it want a certificate of ours (cert_file, key_file)?"
+    which = (
+        "Is it http or https there? Does it want a certificate of ours (cert_file, key_file)? "
+        "Does it still run?"
+    )
     # So does an etcd that is killed, and one that misses TLS or a certificate.
     closes = NotAnsweredError(f"{member} closes the connection", which)
     match error:
@@ -282,6 +285,7 @@ def _trouble(member: Member, error: Exception) -> NotAnsweredError:
         case aiohttp.ClientConnectorSSLError() | ssl.SSLError():
             return NotAnsweredError(f"{member}: no TLS ({_reason_of_tls(error)})", which)
         case aiohttp.ClientConnectorError(os_error=ConnectionResetError() | BrokenPipeError()):
+            member.doubt()
             return closes  # in the middle of the TLS handshake
         case aiohttp.ClientConnectorError() if error.os_error.errno:
             member.doubt()
