@@ -182,7 +182,7 @@ def _strays(state: State, now: float, policy: Policy) -> tuple[str, ...]:
     """What runs on a standby and should not. What goes on running until somebody leads is none, as
     long as every other member says that it runs nothing.
     """
-    if state.phase is not Phase.STANDBY:
+    if state.phase is not Phase.STANDBY or not state.containers.alive:
         return ()
     members = reports.members(state, policy)
     all_tell = all(reports.is_reachable(peer, now, policy) for peer in members)

@@ -21,9 +21,9 @@ from failover_agent.core.state import (
 
 def silent_at_s(peer: PeerView, policy: Policy) -> float:
     """When `peer` will have been silent for T, counted only while we ourselves ran."""
-    heard_at_s = peer.silent_since_s
-    if peer.heard_at_s is not None:
-        heard_at_s = max(heard_at_s, peer.heard_at_s)
+    heard_at_s = peer.heard_at_s
+    if heard_at_s is None or heard_at_s < peer.silent_since_s:
+        heard_at_s = peer.silent_since_s
     return heard_at_s + policy.promise_length_s
 
 
@@ -120,8 +120,10 @@ def differing_fingerprint(state: State, policy: Policy) -> bool:
 
 def is_deaf(state: State, now: float, policy: Policy) -> bool:
     """Is no other voter heard, where one is needed for a lease? The others may hear us well."""
+    if not policy.requires_lease:
+        return False
     others = [state.peers[role] for role in policy.voters if role is not state.role]
-    return policy.requires_lease and all(is_silent(peer, now, policy) for peer in others)
+    return all(is_silent(peer, now, policy) for peer in others)
 
 
 def longest_lease_s(state: State, policy: Policy) -> float:
