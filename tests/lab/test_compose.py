@@ -132,7 +132,9 @@ def test_compose_down_hands_over(trio: ComposeTrio) -> None:
     active, standby = trio.ends()
     since_s = now_s()
     active.agent.sigterm()
-    assert trio.runs_on(standby), "handed over before it ended"
+    states = {service.state for service in active.services.values()}
+    assert states == {"exited"}, "stopped before it ended"
+    until(lambda: trio.runs_on(standby), LIMIT_S, "the other has been handed the service")
     print(f"compose down: away for {trio.absence_s(since_s):.2f} s")
     assert trio.settle() is standby
 
