@@ -275,33 +275,16 @@ class Agent:
 
     async def _wait(self) -> None:
         """Until something has arrived, or a Tick is due."""
-        loop, due_at_s = asyncio.get_running_loop(), self._due_at_s()
-        next_look: asyncio.TimerHandle | None = None
-        fault: Exception | None = None
-
-        def look() -> None:
-            """A callback and no more: most of what an idle agent does is this."""
-            nonlocal next_look, fault
-            wait_s = 0.0
-            try:
-                self._come_round()
-                wait_s = due_at_s - self._clock.now()
-            except Exception as error:  # noqa: BLE001  # raised below: here it would only be logged
-                fault = error
+        due_at_s = self._due_at_s()
+        while True:
+            self._come_round()
+            wait_s = due_at_s - self._clock.now()
             if self._inbox or wait_s <= 0:
-                self._arrived.set()
-            else:
-                next_look = loop.call_later(min(wait_s, LOOK_AGAIN_S), look)
-
-        self._arrived.clear()
-        look()
-        try:
-            await self._arrived.wait()
-        finally:
-            if next_look is not None:
-                next_look.cancel()
-        if fault is not None:
-            raise fault
+                return
+            self._arrived.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(wait_s, LOOK_AGAIN_S)):
+                    await self._arrived.wait()
 
     async def _take(self, event: Event, tasks: _Tasks) -> None:
         """One event, to the end: what it changes is certain only once it is saved.

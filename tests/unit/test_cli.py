@@ -530,6 +530,16 @@ def starting(**parts: Any) -> dict[str, Any]:
             ),
         ),
         (
+            standby(
+                peer={"role": "primary", "phase": "standby", "running": 2},
+                containers=[{**FINE["containers"][0], "state": "unknown"}],
+            ),
+            (
+                "shop: nobody leads yet, but containers run on the primary; "
+                "this node (backup) is standby and ready, for 13 min"
+            ),
+        ),
+        (
             standby(peer={"role": "primary", "phase": "standby", "running": 2, "reachable": False}),
             (
                 "shop: NOBODY is seen to be active; "

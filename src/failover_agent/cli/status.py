@@ -176,7 +176,7 @@ def headline(status: Mapping[str, Any]) -> str:
     if left_running:
         return f"{cluster}: nobody leads yet, but what runs here is left running; {here}"
     if peer.get("reachable") and peer.get("running"):
-        if any(container["state"] != "down" for container in status["containers"]):
+        if any(container["state"] == "up" for container in status["containers"]):
             return f"{cluster}: nobody leads, and containers run on BOTH nodes; {here}"
         return f"{cluster}: nobody leads yet, but containers run on the {peer['role']}; {here}"
     return f"{cluster}: NOBODY is seen to be active; {here}"

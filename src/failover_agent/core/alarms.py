@@ -141,10 +141,8 @@ def _why_no_redundancy(state: State, role: Role, now: float, policy: Policy) -> 
     if not reports.is_reachable(peer, now, policy):
         detail = f" ({peer.error})" if peer.error else ""
         return f"nothing is heard from the {peer.role}{detail}"
-    if reports.is_ending(peer):
-        return f"the {peer.role} is not ready: {'; '.join((*peer.not_ready_because, reports.ENDS))}"
-    if peer.readiness is not Readiness.READY:
-        return f"the {peer.role} is not ready: {'; '.join(peer.not_ready_because)}"
+    if peer.readiness is not Readiness.READY or reports.is_ending(peer):
+        return f"the {peer.role} is not ready: {'; '.join(reports.why_not_ready(peer))}"
     return ""
 
 

@@ -11,7 +11,7 @@ from failover_agent.core import fencing, leading, leases, reports, votes
 from failover_agent.core.changing import replace
 from failover_agent.core.effects import SendVoteRequest
 from failover_agent.core.events import VoteAnswered
-from failover_agent.core.messages import Refusal, VoteKind, VoteRequest
+from failover_agent.core.messages import Refusal, VoteKind
 from failover_agent.core.policy import PartitionPolicy, Policy, Role
 from failover_agent.core.state import (
     FOREVER,
@@ -96,14 +96,7 @@ def ask_voters(turn: Turn) -> None:
         is_stale = not leases.is_fresh(candidacy.answered_at_s.get(role), turn.now, turn.policy)
         if role in candidacy.refused or (role in candidacy.granted and not is_stale):
             continue
-        request = VoteRequest(
-            sender=reports.sender(turn.state, turn.policy),
-            kind=kind,
-            term=candidacy.term,
-            lease_s=turn.policy.heartbeat_timeout_s,
-            longest_lease_s=reports.longest_lease_s(turn.state, turn.policy),
-            reason=candidacy.reason,
-        )
+        request = reports.question(turn.state, turn.policy, kind, candidacy.term, candidacy.reason)
         turn.emit(
             SendVoteRequest(to=role, request=request, deadline_s=turn.policy.heartbeat_timeout_s)
         )

@@ -23,7 +23,6 @@ from failover_agent.core.events import (
 from failover_agent.core.messages import (
     Beat,
     VoteKind,
-    VoteRequest,
 )
 from failover_agent.core.policy import Policy, Role
 from failover_agent.core.state import (
@@ -318,14 +317,7 @@ def _ask_to_prepare(turn: Turn, to: Role, reason: Reason) -> None:
     decided_at_s = before.decided_at_s if before is not None and same else turn.now
     handover = Handover(to=to, reason=reason, decided_at_s=decided_at_s, asked_at_s=turn.now)
     turn.state = replace(turn.state, handover=handover)
-    request = VoteRequest(
-        sender=reports.sender(turn.state, turn.policy),
-        kind=VoteKind.PREPARE,
-        term=term,
-        lease_s=turn.policy.heartbeat_timeout_s,
-        longest_lease_s=reports.longest_lease_s(turn.state, turn.policy),
-        reason=reason,
-    )
+    request = reports.question(turn.state, turn.policy, VoteKind.PREPARE, term, reason)
     turn.emit(SendVoteRequest(to=to, request=request, deadline_s=turn.policy.patience_s))
 
 

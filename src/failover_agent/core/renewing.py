@@ -8,7 +8,7 @@ from failover_agent.core import leading, leases, releasing, reports, votes
 from failover_agent.core.changing import replace
 from failover_agent.core.effects import SendVoteRequest
 from failover_agent.core.events import HeartbeatAnswered
-from failover_agent.core.messages import Refusal, Vote, VoteKind, VoteRequest
+from failover_agent.core.messages import Refusal, Vote, VoteKind
 from failover_agent.core.policy import Policy
 from failover_agent.core.state import FOREVER, Candidacy, Phase, Stage, State
 from failover_agent.core.turn import Turn
@@ -74,14 +74,7 @@ def _raise_term(turn: Turn, told: int) -> None:
             granted=frozenset({state.role}),
         ),
     )
-    request = VoteRequest(
-        sender=reports.sender(turn.state, turn.policy),
-        kind=VoteKind.CANDIDACY,
-        term=term,
-        lease_s=turn.policy.heartbeat_timeout_s,
-        longest_lease_s=reports.longest_lease_s(turn.state, turn.policy),
-        reason=state.reason,
-    )
+    request = reports.question(turn.state, turn.policy, VoteKind.CANDIDACY, term, state.reason)
     for role in turn.policy.voters:
         if role is not state.role:
             turn.emit(

@@ -6,7 +6,7 @@ from failover_agent.core import leases
 from failover_agent.core.changing import replace
 from failover_agent.core.events import ConflictKind
 from failover_agent.core.managed import some
-from failover_agent.core.messages import LONGEST_LEASE_S, Beat, Sender
+from failover_agent.core.messages import LONGEST_LEASE_S, Beat, Sender, VoteKind, VoteRequest
 from failover_agent.core.policy import Policy, RestartPolicyMode
 from failover_agent.core.state import (
     FOREVER,
@@ -15,6 +15,7 @@ from failover_agent.core.state import (
     Phase,
     Profile,
     Readiness,
+    Reason,
     State,
 )
 
@@ -94,14 +95,17 @@ def may_receive(peer: PeerView, now: float, policy: Policy) -> bool:
     return is_able(peer, now, policy) and peer.readiness is Readiness.READY
 
 
-ENDS = "its agent was told to stop"
-
-
 def is_ending(peer: PeerView) -> bool:
     """Did this very run of `peer` hand over to us because it was told to stop? For people alone:
     it votes to its end, and decides for itself what it may do.
     """
     return peer.ending_run is not None and peer.ending_run == peer.run_id
+
+
+def why_not_ready(peer: PeerView) -> tuple[str, ...]:
+    """Its own reasons, and that it ends."""
+    ends = ("its agent was told to stop",) if is_ending(peer) else ()
+    return (*peer.not_ready_because, *ends)
 
 
 FINGERPRINT_DIFFERS = "members, arbiter or partition_policy differ from those of the peer"
@@ -246,6 +250,20 @@ def readiness(state: State, now: float, policy: Policy) -> tuple[Readiness, tupl
 def sender(state: State, policy: Policy) -> Sender:
     """This node, as each of its messages names it (V9)."""
     return Sender(state.role, state.node_id, state.run_id, policy.fingerprint)
+
+
+def question(
+    state: State, policy: Policy, kind: VoteKind, term: int, reason: Reason
+) -> VoteRequest:
+    """What this node asks a voter, with the lengths by which the answer is to be counted."""
+    return VoteRequest(
+        sender=sender(state, policy),
+        kind=kind,
+        term=term,
+        lease_s=policy.heartbeat_timeout_s,
+        longest_lease_s=longest_lease_s(state, policy),
+        reason=reason,
+    )
 
 
 def asks_to_resume(state: State) -> bool:

@@ -110,7 +110,7 @@ def redundancy_lost_because(state: State, policy: Policy, now: float) -> tuple[s
             error = f" ({view.error})" if view.error else ""
             because.append(f"the {role} is not heard{never}{error}")
         elif not view.holding and _is_ready(view) is False:
-            because.append(f"the {role} is not ready: {'; '.join(_peer_not_ready_because(view))}")
+            because.append(f"the {role} is not ready: {'; '.join(reports.why_not_ready(view))}")
         because += [
             f"one of the paths to the {role} is lost: {path.endpoint} ({path.error})"
             for path in paths.lost(view, now, policy)
@@ -123,12 +123,6 @@ def _is_ready(view: PeerView) -> bool | None:
     if view.readiness is None:
         return None
     return view.readiness is Readiness.READY and not reports.is_ending(view)
-
-
-def _peer_not_ready_because(view: PeerView) -> tuple[str, ...]:
-    if reports.is_ending(view):
-        return (*view.not_ready_because, reports.ENDS)
-    return view.not_ready_because
 
 
 def is_reachable(view: PeerView, policy: Policy, now: float) -> bool:
@@ -146,7 +140,7 @@ def _peer(role: Role, state: State, policy: Policy, now: float) -> dict[str, Any
         "term": view.term,
         "heartbeat_age_s": _ago(view.heard_at_s, now),
         "ready": _is_ready(view),
-        "not_ready_because": list(_peer_not_ready_because(view)) if was_heard else None,
+        "not_ready_because": list(reports.why_not_ready(view)) if was_heard else None,
         "node_id": view.node_id,
         "health": view.health if view.holding else None,
         "error": view.error or None,
@@ -162,16 +156,14 @@ def _waits(state: State, policy: Policy, now: float) -> dict[str, Any] | None:
 
     `remaining_s` is null where only the peer, or an operator, ends the wait.
     """
-    is_member = state.role in policy.members and policy.others
-    wait = following.wait_for_the_peer(state, now, policy) if is_member else None
+    wait = following.wait_for_the_peer(state, now, policy)
     if wait is None:
         return None
     setting, until_s = wait
-    left_s = math.inf if until_s is None else until_s - now
     return {
         "for": policy.others[0],
         "setting": setting,
-        "remaining_s": round(left_s, 3) if math.isfinite(left_s) else None,
+        "remaining_s": None if until_s is None else round(until_s - now, 3),
     }
 
 
