@@ -97,7 +97,7 @@ class Member:
 
     def pause(self) -> None:
         os.kill(self.pid, signal.SIGSTOP)
-        until(lambda: stat(self.pid)[:1] == ["T"], 5, "frozen")
+        until(lambda: stat(self.pid)[:1] == ["T"], 30, "frozen")
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
@@ -144,7 +144,7 @@ class Etcd:
 
     def leader(self) -> Member:
         """The member that leads, when it is asked itself."""
-        return until(self._leader, 20, "a leader")
+        return until(self._leader, 30, "a leader")
 
     def _leader(self) -> Member | None:
         for member in self.members:

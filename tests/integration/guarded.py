@@ -56,7 +56,7 @@ class Container:
     def freeze(self) -> None:
         """As `docker pause` does, under either version."""
         (FREEZER / self.group / "freezer.state").write_text("FROZEN")
-        until(lambda: (FREEZER / self.group / "freezer.state").read_text() == "FROZEN\n", 5)
+        until(lambda: (FREEZER / self.group / "freezer.state").read_text() == "FROZEN\n", 30)
 
     def alive(self) -> int:
         """How many of its processes run."""
@@ -205,11 +205,11 @@ class Guard:
             with suppress(ProcessLookupError):
                 os.kill(process.pid, signal.SIGKILL)
             process.wait(10)
-        until(lambda: not self._kill_agents(), 10, "no agent is left")
+        until(lambda: not self._kill_agents(), 30, "no agent is left")
         for container in self.containers:
             container.close()
         self._orders.close()
-        until(lambda: cgroups.remove(self.group), 10, "control groups removed")
+        until(lambda: cgroups.remove(self.group), 30, "control groups removed")
 
     def _kill_agents(self) -> bool:
         """One that was about to start may have told nobody yet. Was there any?"""

@@ -70,7 +70,7 @@ class Proxy:
         self.socket.unlink(missing_ok=True)
         command = [program("haproxy"), "-db", "-f", str(file)]
         self._process = subprocess.Popen(command, env=environment(permissions))
-        until(self.socket.exists, 20, "haproxy listens")
+        until(self.socket.exists, 30, "haproxy listens")
 
     def end(self) -> None:
         if self._process is not None:

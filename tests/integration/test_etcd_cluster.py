@@ -106,7 +106,7 @@ async def test_a_paused_member_costs_little_and_a_paused_majority_grants_nothing
         await lead(primary, 1)
         await backup.looks()
         first.pause()
-        await until_async(lambda: is_renewed(primary, 1), 20, "the others have a leader")
+        await until_async(lambda: is_renewed(primary, 1), 30, "the others have a leader")
         began_s = CLOCK.now()
         for _ in range(3):
             assert (await primary.renews(1)).granted  # The one that answered last is asked first.

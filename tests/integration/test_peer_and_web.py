@@ -153,7 +153,7 @@ async def test_a_slow_beat_delays_nothing_and_still_counts() -> None:
         backup.rule = gate = _Gate(backup, kept=1)
         async with asyncio.TaskGroup() as group:
             group.create_task(peers.perform(primary.beat()))
-            await until_async(_async(lambda: backup.asked), 5)
+            await until_async(_async(lambda: backup.asked), 30)
             for _ in range(3):
                 await peers.perform(primary.beat())
             assert len(primary.posted) == 3
@@ -201,10 +201,10 @@ async def test_when_too_many_wait_the_oldest_is_given_up() -> None:
         async with asyncio.TaskGroup() as group:
             for _ in range(MOST_IN_FLIGHT):
                 group.create_task(peers.perform(primary.beat()))
-            await until_async(_async(lambda: len(backup.asked) == MOST_IN_FLIGHT), 5)
+            await until_async(_async(lambda: len(backup.asked) == MOST_IN_FLIGHT), 30)
             assert primary.posted == []
             group.create_task(peers.perform(primary.beat()))
-            await until_async(_async(lambda: primary.posted), 5)
+            await until_async(_async(lambda: primary.posted), 30)
             [failed] = primary.posted
             assert isinstance(failed, HeartbeatFailed)
             gate.open()
@@ -226,7 +226,7 @@ async def test_connections_are_kept_and_each_waiting_beat_has_its_own() -> None:
         backup.rule = gate = _Gate(backup, kept=6)
         async with asyncio.TaskGroup() as group:
             group.create_task(peers.perform(primary.beat()))
-            await until_async(_async(lambda: len(backup.asked) == 6), 5)
+            await until_async(_async(lambda: len(backup.asked) == 6), 30)
             await peers.perform(primary.beat())
             gate.open()
         assert relay.connections == 2
@@ -464,14 +464,14 @@ async def test_a_host_that_moved_is_found_again(monkeypatch: pytest.MonkeyPatch)
                 await peers.perform(primary.beat())
                 return isinstance(primary.posted[-1], HeartbeatAnswered)
 
-            await until_async(is_answered, 5)
+            await until_async(is_answered, 30)
 
 
 async def test_a_host_name_that_never_had_an_address_is_told() -> None:
     primary = node(Role.PRIMARY)
     async with speaking(primary, "http://backup.example:8000") as peers, _running(peers):
         await peers.perform(primary.beat())
-        await until_async(_async(lambda: len(primary.posted) == 2), 5)
+        await until_async(_async(lambda: len(primary.posted) == 2), 30)
 
     lost = next(event for event in primary.posted if isinstance(event, AddressLost))
     failed = next(event for event in primary.posted if isinstance(event, HeartbeatFailed))

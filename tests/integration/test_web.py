@@ -199,7 +199,7 @@ async def test_beyond_256_connections_idle_ones_are_closed_and_the_rest_is_serve
         async def closed() -> int:
             return sum(reader.at_eof() for reader in readers)
 
-        await until_async(closed, 5)
+        await until_async(closed, 30)
         assert (await _get(session, "/v1/status"))[0] == 200
         assert await closed() == 51
         assert [reader.at_eof() for reader in readers[:51]] == [True] * 51

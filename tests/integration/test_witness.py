@@ -203,7 +203,7 @@ async def test_it_grants_renews_and_takes_a_term_back(tmp_path: Path) -> None:
         async def granted() -> bool:
             return _granted(await primary.asks(term=1))
 
-        await until_async(granted, 10)
+        await until_async(granted, 30)
         renewed = await primary.renews(1)
         assert (renewed.granted, renewed.term) == (True, 1)
         assert renewed.holder == Holder(Role.PRIMARY, primary.node.me.node_id)
@@ -235,7 +235,7 @@ async def test_a_hold_is_endless_and_ends_by_the_word_of_an_operator(tmp_path: P
         async def taken_over() -> bool:
             return _granted(await backup.asks(reason=Reason.OPERATOR))
 
-        await until_async(taken_over, 10)
+        await until_async(taken_over, 30)
 
 
 async def test_after_a_restart_its_word_stands(tmp_path: Path) -> None:

@@ -184,7 +184,7 @@ class Agent:
         signal_all(pids, signal.SIGKILL)
         if not self._is_supervised:
             self.process.sigkill()
-        until(lambda: all(stat(pid)[:1] in ([], ["Z"]) for pid in pids), 10, "killed")
+        until(lambda: all(stat(pid)[:1] in ([], ["Z"]) for pid in pids), 30, "killed")
 
     def sigstop(self) -> None:
         """Guard and agent at once. Returns when both stand still."""
@@ -208,7 +208,7 @@ class Agent:
             self.process.sigkill()
         if self._host.is_up():
             self.sigkill()
-            until(lambda: not self.pids(), 10, f"the agent of {self._host.name} ended")
+            until(lambda: not self.pids(), 30, f"the agent of {self._host.name} ended")
 
     def wait(self, limit_s: float = 30) -> int:
         """The return code of what was started, when it has ended."""
@@ -230,7 +230,7 @@ def signal_all(pids: Iterable[int], number: signal.Signals) -> None:
 def freeze(pids: Sequence[int]) -> None:
     """Returns when all of them stand still, or have ended."""
     signal_all(pids, signal.SIGSTOP)
-    until(lambda: all(stat(pid)[:1] in ([], ["T"]) for pid in pids), 5, "frozen")
+    until(lambda: all(stat(pid)[:1] in ([], ["T"]) for pid in pids), 30, "frozen")
 
 
 def _is_agent(line: Sequence[str]) -> bool:

@@ -111,7 +111,7 @@ def _engine(folder: Path) -> Iterator[_Docker]:
     finally:
         unshare.kill()
         unshare.wait(10)
-        until(lambda: cgroups.remove(group), 10, "its control groups removed")
+        until(lambda: cgroups.remove(group), 30, "its control groups removed")
 
 
 if __name__ == "__main__":

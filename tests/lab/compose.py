@@ -109,7 +109,7 @@ class ComposeAgent(Agent):
         pids = self.pids()
         self.sigstop()  # or the one would start the other anew
         signal_all(pids, signal.SIGKILL)
-        until(lambda: not {*pids} & {*self.pids()}, 10, "killed")
+        until(lambda: not {*pids} & {*self.pids()}, 30, "killed")
 
     def sigstop(self) -> None:
         freeze(self.pids())

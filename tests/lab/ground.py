@@ -76,8 +76,8 @@ def clear(folder: Path) -> None:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     cgroups.thaw(folder.name)
-    until(lambda: not _recorded(folder), 10, f"the processes of {folder} ended")
-    until(lambda: cgroups.remove(folder.name), 10, f"the control groups of {folder} removed")
+    until(lambda: not _recorded(folder), 30, f"the processes of {folder} ended")
+    until(lambda: cgroups.remove(folder.name), 30, f"the control groups of {folder} removed")
     _remove(folder)
 
 

@@ -84,7 +84,7 @@ class Host:
         if unshare.stdout.readline() != b"up\n":
             self._end()
             raise RuntimeError(f"{self.name} does not boot: {self._log('init').read_text()}")
-        self._init_pid = until(lambda: first_child(unshare.pid), 5, "INIT")
+        self._init_pid = until(lambda: first_child(unshare.pid), 30, "INIT")
         ground.record(self._folder, self._init_pid)
         self.path(LAB).symlink_to(self._folder / "containers" / self.name)
         self._network.plug(self.name, self._init_pid, self.address)
@@ -131,7 +131,7 @@ class Host:
         for pipe in (unshare.stdin, unshare.stdout):
             assert pipe is not None
             pipe.close()
-        until(lambda: cgroups.remove(self.cgroup), 10, f"control groups of {self.name} removed")
+        until(lambda: cgroups.remove(self.cgroup), 30, f"control groups of {self.name} removed")
 
     # -- programs -----------------------------------------------------------------------------
 

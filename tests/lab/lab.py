@@ -3,7 +3,7 @@
     with Lab(["db", Spec("web", port=8080)]) as lab:
         lab.a.services["web"].start()
         lab.a.crash()
-        until(lambda: not lab.truth.running_now(), 5, "the crash ends the container")
+        until(lambda: not lab.truth.running_now(), 30, "the crash ends the container")
 
 Everything it makes - processes, namespaces, mounts, control groups, files - is gone at the end of
 the block, whatever happened in it, and even where this process is killed: the hosts wait at a pipe

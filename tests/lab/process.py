@@ -27,7 +27,7 @@ class Process:
         self._log = log
         self._nsenter = nsenter
         self._is_frozen = False
-        self.pid = until(self._find, 10, f"{name} entered")
+        self.pid = until(self._find, 30, f"{name} entered")
 
     def is_alive(self) -> bool:
         return self.returncode is None
@@ -51,7 +51,7 @@ class Process:
         self._is_frozen = True
         self._signal(signal.SIGSTOP)
         # nsenter stops with its child, and has to be seen doing so: see release().
-        until(lambda: not self.is_alive() or stat(self._nsenter.pid)[:1] == ["T"], 5, "frozen")
+        until(lambda: not self.is_alive() or stat(self._nsenter.pid)[:1] == ["T"], 30, "frozen")
 
     def sigcont(self) -> None:
         self.release()

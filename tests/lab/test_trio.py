@@ -135,16 +135,16 @@ def test_a_supervisor_starts_anew_what_was_killed_and_nothing_is_left_of_it(lab:
         lines = lab.a.host.processes().items()
         return [p for p, line in lines if line[:1] == ["sleep"] and stat(p)[:1] != ["Z"]]
 
-    first = until(parent, 5, "it runs")
-    before = set(until(lambda: sleepers() if len(sleepers()) == 2 else [], 5, "with two children"))
+    first = until(parent, 30, "it runs")
+    before = set(until(lambda: sleepers() if len(sleepers()) == 2 else [], 30, "with two children"))
     signal_all([first], signal.SIGKILL)
-    second = until(lambda: parent() not in (0, first) and parent(), 5, "another one runs")
-    until(lambda: len(sleepers()) == 2, 5, "with two children")
+    second = until(lambda: parent() not in (0, first) and parent(), 30, "another one runs")
+    until(lambda: len(sleepers()) == 2, 30, "with two children")
     assert not before & set(sleepers()), "the orphans were killed"
     freeze([second])
     assert supervisor.is_alive()
     signal_all([second], signal.SIGKILL)
-    until(lambda: parent() not in (0, second), 5, "frozen and killed, it comes back too")
+    until(lambda: parent() not in (0, second), 30, "frozen and killed, it comes back too")
     supervisor.sigterm()
     supervisor.wait(5)
     assert not sleepers()
@@ -159,7 +159,7 @@ def test_a_python_program_spins_for_as_long_as_it_is_told(lab: Lab) -> None:
     code = "import time\nwhile True: print('turn', flush=True); time.sleep(0.01)"
     command = [sys.executable, "-c", code]
     program = lab.a.host.spawn("spinner", command, env={"PYTHONPATH": str(LEVERS)})
-    until(lambda: "turn" in program.log(), 10, "it turns")
+    until(lambda: "turn" in program.log(), 30, "it turns")
     lab.a.host.path(SPIN).write_text(str(now_s() + 5.0))
     signal_all([program.pid], signal.SIGUSR2)
     until(lambda: int(stat(program.pid)[11]) > 20, 30, "it has used the processor")
@@ -173,7 +173,7 @@ def test_a_python_program_spins_for_as_long_as_it_is_told(lab: Lab) -> None:
 def test_processes_of_one_host_are_told_from_those_of_another(lab: Lab) -> None:
     program = lab.a.host.spawn("sleeper", ["sleep", "4711"])
     line = ["sleep", "4711"]
-    until(lambda: lab.a.host.processes()[program.pid] == line, 5, "it is what was started")
+    until(lambda: lab.a.host.processes()[program.pid] == line, 30, "it is what was started")
     assert program.pid not in lab.b.host.processes()
     assert first_child(lab.a.host.pid) != program.pid, "it came in from outside"
     program.sigkill()

@@ -88,6 +88,7 @@ from failover_agent.core.policy import (
     Policy,
     Role,
 )
+from failover_agent.core.startup import NOBODY, Predecessor
 from failover_agent.core.state import (
     FOREVER,
     NEVER,
@@ -443,14 +444,33 @@ class Histories(RuleBasedStateMachine):
         if not is_full and self.state.record_error:
             self._take(RecordWritable())
 
-    @rule(boot_is_new=st.booleans(), record_lost=st.sampled_from([False, False, False, True]))
-    def the_agent_is_killed_and_starts_again(self, boot_is_new: bool, record_lost: bool) -> None:
+    @rule(
+        boot_is_new=st.booleans(),
+        record_lost=st.sampled_from([False, False, False, True]),
+        by_guard=st.booleans(),
+    )
+    def the_agent_is_killed_and_starts_again(
+        self, boot_is_new: bool, record_lost: bool, by_guard: bool
+    ) -> None:
         durable = Durable() if record_lost else self.state.durable
-        self._begin(durable, record_lost=record_lost, boot_is_new=boot_is_new)
+        if boot_is_new:
+            before = NOBODY
+        elif by_guard and self.policy.requires_lease:
+            before = Predecessor(was_killed=True)
+        else:
+            before = Predecessor(self.guard_until_s)
+        self._begin(durable, record_lost=record_lost, boot_is_new=boot_is_new, before=before)
 
     # --- one step ---------------------------------------------------------------------------------
 
-    def _begin(self, durable: Durable, *, record_lost: bool, boot_is_new: bool) -> None:
+    def _begin(
+        self,
+        durable: Durable,
+        *,
+        record_lost: bool,
+        boot_is_new: bool,
+        before: Predecessor = NOBODY,
+    ) -> None:
         self.now += 1.0
         self.orders = []
         self.state = startup.begin(
@@ -461,7 +481,7 @@ class Histories(RuleBasedStateMachine):
             record_lost=record_lost,
             boot_is_new=boot_is_new,
             now=self.now,
-            lease_until_s=NEVER if boot_is_new else self.guard_until_s,
+            before=before,
         )
         self.state = paths.known(self.state, dict.fromkeys(self._voters(), WAYS))
 

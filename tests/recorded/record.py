@@ -72,7 +72,7 @@ class Recorder:
         def holds() -> bool:
             return test(self.must("GET", f"/containers/{name}/json").json["State"])
 
-        until(holds, 20, f"{name} {what}")
+        until(holds, 30, f"{name} {what}")
 
     def keep(self, file: str, value: object) -> None:
         text = json.dumps(value, indent=1, ensure_ascii=False)
@@ -104,7 +104,7 @@ class Recorder:
             came = Counter(action.partition(":")[0] for action in actions)
             return text if Counter(expected.split()) <= came else ""
 
-        text = until(stream, 20, f"{situation}: events {expected}")
+        text = until(stream, 30, f"{situation}: events {expected}")
         (self._folder / f"events-{situation}.jsonl").write_text(text)
 
 

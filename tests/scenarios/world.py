@@ -69,6 +69,7 @@ from failover_agent.core.events import (
 from failover_agent.core.messages import BeatAnswer, ReleaseAnswer, Sender, VoteAnswer
 from failover_agent.core.plan import Save, Step, plan
 from failover_agent.core.policy import Policy, Role
+from failover_agent.core.startup import Predecessor
 from failover_agent.core.state import ContainerState, Durable, State
 from failover_agent.guard import watch
 from failover_agent.guard.watch import Lease, Watch
@@ -276,7 +277,7 @@ class Host:
             record_lost=self.durable is None,
             boot_is_new=self.durable is not None and self.boot_of_record != self.boot,
             now=self.world.now,
-            lease_until_s=watch.lease_until_s(self.watch),
+            before=Predecessor(watch.lease_until_s(self.watch), watch.was_enforced(self.watch)),
         )
         self._later(0.1, self.look)
 

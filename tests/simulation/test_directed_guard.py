@@ -123,16 +123,34 @@ def test_an_agent_killed_for_long_has_its_containers_killed_by_its_guard(core: P
     trio.must_go_on("backup", 3 * T)
 
 
-def test_a_frozen_agent_is_killed_with_its_containers_and_started_anew(core: Product) -> None:
-    """One that spins is no different: it takes no event, and says nothing."""
-    trio = a_trio_at_rest(core)
-    frozen = trio.world.agent("primary")
-    trio.world.freeze("primary")
-    trio.world.run_until(lambda: not trio.world.runs("primary"), T - KILL_BUDGET + 0.2)
-    assert frozen.is_dead
+def test_a_frozen_agent_is_killed_and_its_successor_lets_the_other_host_go_first(
+    core: Product,
+) -> None:
+    """One that spins is no different: it takes no event, and says nothing.
 
-    server = trio.somebody_serves_within(TAKEOVER)
-    trio.must_go_on(server, 3 * T)
+    Its successor would otherwise have the service back before the other host may ask, however often
+    the agents there hang: an outage every T, and a ready standby that never gets a turn.
+    """
+    for etcd in (False, True):
+        trio = a_trio_at_rest(core, etcd=etcd)
+        frozen = trio.world.agent("primary")
+        trio.world.freeze("primary")
+        trio.gone_within("primary", T - KILL_BUDGET + 0.2)
+        assert frozen.is_dead
+
+        trio.serves_within("backup", KILL_BUDGET + 2 * INTERVAL + 2 * START + 1.0)
+        trio.must_go_on("backup", 3 * T)
+
+
+def test_an_agent_that_hangs_is_succeeded_on_its_host_where_the_other_is_off(core: Product) -> None:
+    trio = a_trio_at_rest(core)
+    trio.world.crash_host("backup")
+    trio.running_s(2 * T)
+    trio.world.freeze("primary")
+    trio.gone_within("primary", T - KILL_BUDGET + 0.2)
+
+    trio.serves_within("primary", TAKEOVER)
+    trio.must_go_on("primary", 3 * T)
 
 
 def test_the_agent_stops_its_containers_before_the_guard_has_to(core: Product) -> None:
@@ -371,3 +389,27 @@ def test_a_late_start_call_is_killed_as_often_as_it_takes(core: Product) -> None
     trio.running_s(1.0)
 
     assert not trio.world.runs("primary")
+
+
+def test_a_start_call_that_outlives_its_agent_is_killed_though_its_successor_hangs_too(
+    core: Product,
+) -> None:
+    """G2: the guard goes on after the first look of the next agent, which saw nothing that runs."""
+    trio = a_trio_at_rest(core)
+    overlap = Overlap(trio.world)
+    trio.world.hosts["primary"].engine.containers["web"].start_takes_s = 1.5 * T
+    trio.world.kill_container("primary", "web")
+    first = trio.world.agent("primary")
+    trio.world.run_until(lambda: bool(first.state.repairing), 2 * T)
+    trio.running_s(0.05)
+    trio.world.freeze("primary")
+    trio.world.run_until(lambda: first.is_dead, T)
+    trio.world.run_until(lambda: trio.world.hosts["primary"].agent is not None, T)
+    second = trio.world.agent("primary")
+    trio.world.run_until(lambda: second.state.phase is Phase.STANDBY, T)
+    trio.world.freeze("primary")
+
+    trio.serves_within("backup", TAKEOVER)
+    trio.running_s(3 * T)
+    assert trio.serves("backup")
+    assert 0 < overlap.lasted_s < 2 * KILL_BUDGET, "it came up, and not for long"

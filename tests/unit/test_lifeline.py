@@ -82,12 +82,13 @@ async def pair(patience_s: float = LIMIT_S) -> AsyncIterator[tuple[Lifeline, Oth
 
 def test_the_welcome_tells_of_the_lease_and_the_environment_forgets_the_line() -> None:
     ours, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.send(lifeline.encode(Welcome(1234.5)))
+    ours.send(lifeline.encode(Welcome(1234.5, was_enforced=True)))
     environ = {lifeline.VARIABLE: str(its.detach()), "PATH": "/bin"}
     line = Line.take(environ)
 
     assert environ == {"PATH": "/bin"}
     assert line.lease_until_s == 1234.5
+    assert line.was_enforced
     assert line.socket is not None
     assert not os.get_inheritable(line.socket.fileno())
     line.socket.close()
@@ -109,6 +110,7 @@ async def test_without_a_guard_there_is_no_lease_and_arming_fails() -> None:
     await alone.perform(DisarmGuard(7))
 
     assert line.lease_until_s == -math.inf
+    assert not line.was_enforced
     assert events == [GuardFailed(7, NO_GUARD)]
     assert lost == []
 

@@ -49,7 +49,7 @@ async def kept(name: Name, is_enough: int, caplog: pytest.LogCaptureFixture) -> 
 
     keeping = asyncio.create_task(name.keep(lost.append))  # noqa: TID251 - ended right below
     try:
-        await until_async(enough, 10)
+        await until_async(enough, 30)
     finally:
         keeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -360,7 +360,7 @@ async def test_a_vote_is_on_disk_before_it_is_given() -> None:
     disk.gate = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         asked = group.create_task(pair.ask(_asks(BACKUP)))
-        await until_async(_async(lambda: disk.saving), 5)
+        await until_async(_async(lambda: disk.saving), 30)
         assert not asked.done()
         assert disk.durable == HELD
         disk.gate.set()
@@ -392,7 +392,7 @@ async def test_a_hung_save_holds_up_no_renewal_and_nobody_elses_word() -> None:
     disk.gate = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         group.create_task(pair.ask(_asks(PRIMARY)))
-        await until_async(_async(lambda: disk.saving), 5)
+        await until_async(_async(lambda: disk.saving), 30)
         assert (await _ask(pair, _renewal())).granted
         assert (await _ask(pair, beat(BACKUP))).term == 7
         disk.gate.set()
@@ -424,7 +424,7 @@ async def test_two_candidates_at_once_get_one_vote() -> None:
     disk.gate = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         both = [group.create_task(_ask(pair, _asks(sender))) for sender in (PRIMARY, BACKUP)]
-        await until_async(_async(lambda: disk.saving), 5)
+        await until_async(_async(lambda: disk.saving), 30)
         disk.gate.set()
 
     assert [task.result().granted for task in both] == [True, False]
@@ -438,7 +438,7 @@ async def test_what_was_saved_and_could_not_be_given_any_more_is_put_right() -> 
     disk.gate = asyncio.Event()
     async with asyncio.TaskGroup() as group:
         asked = group.create_task(_ask(pair, _asks(BACKUP)))
-        await until_async(_async(lambda: disk.saving), 5)
+        await until_async(_async(lambda: disk.saving), 30)
         # Nothing can give the vote away meanwhile; so take it away by hand.
         pair._voter = _renewed()
         disk.gate.set()
@@ -568,10 +568,10 @@ async def test_a_witness_is_ready_while_its_disk_is_well() -> None:
 
     async with asyncio.TaskGroup() as group:
         running = group.create_task(witness.run())
-        await until_async(_async(witness.not_ready_because), 5)
+        await until_async(_async(witness.not_ready_because), 30)
         assert witness.not_ready_because() == ("shop: its record cannot be written",)
         disk.error = None
-        await until_async(_async(lambda: not witness.not_ready_because()), 5)
+        await until_async(_async(lambda: not witness.not_ready_because()), 30)
         running.cancel()
 
 

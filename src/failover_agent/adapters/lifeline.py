@@ -26,7 +26,7 @@ NO_GUARD = "no guard watches over this agent: start it as `failover-agent run`"
 
 
 class Line:
-    """What the guard gave us at our start. `lease_until_s`: as in `startup.begin`.
+    """What the guard gave us at our start. `lease_until_s`, `was_enforced`: as in `Welcome`.
 
     Without a guard (`python -m failover_agent.run`) there is no socket, and no lease.
     """
@@ -34,6 +34,7 @@ class Line:
     def __init__(self, line: socket.socket | None) -> None:
         self.socket = line
         self.lease_until_s = NO_LEASE_S
+        self.was_enforced = False
         if line is not None:
             line.setblocking(False)
             line.set_inheritable(False)
@@ -42,6 +43,7 @@ class Line:
                 welcome = lifeline.decode(line.recv(lifeline.LONGEST))
                 if isinstance(welcome, Welcome):
                     self.lease_until_s = welcome.lease_until_s
+                    self.was_enforced = welcome.was_enforced
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str]) -> "Line":

@@ -287,9 +287,24 @@ def on_vote_answered(turn: Turn, event: VoteAnswered) -> None:
         turn.state = replace(turn.state, refused_because=because)
         wait_s = answer.vote.remaining_s
         if wait_s is not None and answer.vote.refusal in (Refusal.PROMISED, Refusal.JUST_STARTED):
-            soon_s = turn.now + min(wait_s, turn.policy.promise_length_s)
+            free_at_s = turn.now + min(wait_s, turn.policy.promise_length_s)
+            soon_s = _first_free_at_s(turn, candidacy, free_at_s)
             turn.state = replace(turn.state, ask_again_at_s=soon_s)
     turn.state = replace(turn.state, candidacy=candidacy)
+
+
+def _first_free_at_s(turn: Turn, candidacy: Candidacy, free_at_s: float) -> float:
+    """H0: when the first of the others may say yes, one of them saying that it may at `free_at_s`.
+
+    One is enough beside our own vote; and an arbiter that was not asked has said it in its beats.
+    """
+    moments = [free_at_s]
+    if turn.state.ask_again_at_s > candidacy.begun_at_s:
+        moments.append(turn.state.ask_again_at_s)
+    arbiter = turn.state.peers.get(turn.policy.arbiter or turn.state.role)
+    if arbiter is not None and turn.now < arbiter.promised_until_s:
+        moments.append(arbiter.promised_until_s)
+    return min(moments)
 
 
 def _without(answered_at_s: Mapping[Role, float], voter: Role) -> Mapping[Role, float]:

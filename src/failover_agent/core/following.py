@@ -43,8 +43,14 @@ def advance(turn: Turn) -> None:
 
 
 def _disarm_guard(turn: Turn) -> None:
-    """G1, G2: a guard that kills, or would, ends with the word that everything is stopped."""
+    """G1, G2: a guard that kills, or would, ends with the word that everything is stopped.
+
+    One that had to kill goes on for a while: a start that the killed agent ordered may still be on
+    its way through the engine.
+    """
     state = turn.state
+    if turn.now < state.recovers_at_s:
+        return
     if state.is_guard_armed and not state.is_holding and reports.is_stopped(state):
         turn.state = replace(state, is_guard_armed=False, guarded=None)
         turn.emit(DisarmGuard(term=state.durable.term))
@@ -78,7 +84,8 @@ def _look_around(turn: Turn) -> None:
     if reports.holders(turn.state, turn.now, turn.policy):
         turn.enter(Phase.STANDBY, Reason.PEER_ACTIVE)
     elif turn.state.engine.reachable and _is_outranked(turn.state, turn.now, turn.policy):
-        turn.enter(Phase.STANDBY, Reason.PEER_PREFERRED)
+        was_killed = turn.now < turn.state.recovers_at_s
+        turn.enter(Phase.STANDBY, Reason.GUARD_KILL if was_killed else Reason.PEER_PREFERRED)
 
 
 def _claim(
@@ -86,7 +93,8 @@ def _claim(
 ) -> tuple[bool, int, bool, int]:
     """The order of section 6: the last holder, where the containers already run, the preferred.
 
-    One whose last start failed, or whose containers differ, comes after one that is ready.
+    One whose last start failed, whose guard had to kill, or whose containers differ, comes after
+    one that is ready.
     """
     return (is_ready, last_held, bool(running), preference)
 
@@ -336,7 +344,7 @@ def _turn_comes_at_s(state: State, policy: Policy) -> float:
     """
     since_s = max(state.leaderless_at_s or state.started_at_s, state.grants_after_s)
     time_s = max(policy.startup_grace_period_s, policy.patience_s)
-    if state.reason is not Reason.PEER_PREFERRED:
+    if state.reason not in (Reason.PEER_PREFERRED, Reason.GUARD_KILL):
         return since_s + time_s
     return max(since_s, state.since_s) + max(time_s, policy.promise_length_s + policy.patience_s)
 
@@ -349,6 +357,7 @@ def moments_s(state: State, policy: Policy) -> Iterator[float | None]:
     yield state.stand_back_until_s
     yield state.ask_again_at_s
     yield state.retry_at_s
+    yield state.recovers_at_s
     yield starts_alone_at_s(state, policy)
     if state.promise is not None:
         yield state.promise.until_s

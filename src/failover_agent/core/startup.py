@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from failover_agent.core import voter
 from failover_agent.core.policy import Policy
 from failover_agent.core.state import (
@@ -17,6 +19,19 @@ from failover_agent.core.state import (
 )
 
 
+@dataclass(frozen=True, slots=True)
+class Predecessor:
+    """The agent before this one, as the guard knows it: until when its lease runs, and whether the
+    guard had to kill it and its containers at the end.
+    """
+
+    lease_until_s: float = NEVER
+    was_killed: bool = False
+
+
+NOBODY = Predecessor()
+
+
 def begin(
     policy: Policy,
     *,
@@ -26,14 +41,14 @@ def begin(
     record_lost: bool,
     boot_is_new: bool,
     now: float,
-    lease_until_s: float = NEVER,
+    before: Predecessor = NOBODY,
 ) -> State:
     """The first state of a process. Nothing is touched before it is known who is active.
 
     `record_lost`: there was no usable record, so `durable` is empty and we may have promised
     anything: no candidacy is granted, our own included, until the longest lease we could have
-    granted has passed (V4). A promise on hold stands across restarts (V8). `lease_until_s`: until
-    when the lease of the agent before this one runs, by the guard's file (H6, G3).
+    granted has passed (V4). A promise on hold stands across restarts (V8). `before`: by the guard's
+    file (H6, G3). After a kill the peer goes first for T, and the guard is left armed (G2).
     """
     assert not (record_lost and durable.term), "a lost record says nothing"
     mine = voter.begin(
@@ -43,7 +58,7 @@ def begin(
         forgot=record_lost,
         is_own=durable.holder == Holder(policy.role, node_id),
     )
-    lease_runs = not policy.requires_lease or now < lease_until_s - policy.kill_budget_s
+    lease_runs = not policy.requires_lease or now < before.lease_until_s - policy.kill_budget_s
     return State(
         role=policy.role,
         node_id=node_id,
@@ -66,7 +81,8 @@ def begin(
         promise=mine.promise,
         grants_after_s=mine.grants_after_s,
         forgot=mine.forgot,
-        is_first=durable.holder is None and lease_until_s == NEVER,
-        lease_until_s=lease_until_s,
+        is_first=durable.holder is None and before == NOBODY,
+        lease_until_s=before.lease_until_s,
+        recovers_at_s=now + policy.heartbeat_timeout_s if before.was_killed else NEVER,
         is_guard_armed=policy.requires_lease,
     )

@@ -66,6 +66,7 @@ class Reason(StrEnum):
     STOP_NOT_CONFIRMED = "stop_not_confirmed"
     REPAIRED = "repaired"
     RECORD_NOT_WRITABLE = "record_not_writable"
+    GUARD_KILL = "guard_kill"
 
 
 @dataclass(frozen=True, slots=True)
@@ -357,7 +358,8 @@ class State:
     runs here was started by its people.
     `hold_ends_at_s`: the end that the guard was told of before the first renewal after a hold (V8).
     `woke_at_s`: when this agent last stepped after it had not for some beats. `lease_until_s`: how
-    long the lease of the agent before this one runs (H6). `renewed_at_s`: when
+    long the lease of the agent before this one runs (H6). `recovers_at_s`: until then this agent
+    comes after one that its guard had to kill, with its containers (G2). `renewed_at_s`: when
     the newest beat left that each other voter granted in the held term (H1); `on_hold_at`: the
     voters whose newest word is that they hold (V8). `guarded`: the term in which the guard has
     said that it watches (G1). `is_guard_armed`: it may have something to kill. `step_at`: which
@@ -389,6 +391,7 @@ class State:
     beats: int = 0
     held_term: int | None = None
     lease_until_s: float = NEVER
+    recovers_at_s: float = NEVER
     woke_at_s: float = NEVER
     hold_ends_at_s: float | None = None
     renewed_at_s: Mapping[Role, float] = field(default_factory=dict)

@@ -46,6 +46,7 @@ EDGES: Mapping[tuple[Phase, Phase], Edge] = {
         "somebody else runs the service, or is to start it",
         Reason.PEER_ACTIVE,
         Reason.PEER_PREFERRED,
+        Reason.GUARD_KILL,
     ),
     (Phase.STARTING, Phase.ACTIVE): _edge(
         "H6",
@@ -154,6 +155,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.STOP_NOT_CONFIRMED: "the stop could not be confirmed",
     Reason.REPAIRED: "the containers were repaired",
     Reason.RECORD_NOT_WRITABLE: "the record cannot be written",
+    Reason.GUARD_KILL: "the guard had to kill the agent before, so the peer goes first",
 }
 
 

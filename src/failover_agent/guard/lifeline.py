@@ -78,10 +78,12 @@ class Disarm:
 class Welcome:
     """The guard's first word, there before the agent looks: until when a lease of ours runs.
 
-    Minus infinity: none does. Infinite: it is on hold.
+    Minus infinity: none does. Infinite: it is on hold. `was_enforced`: its end was enforced, and
+    what it names is killed until this agent arms a newer term or disarms (G2).
     """
 
     lease_until_s: float
+    was_enforced: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +123,8 @@ def _fit(value: Any, kind: Any) -> Any:
         value = float(value) if is_fit else value
     elif kind is int:
         is_fit = type(value) is int and value >= 0
-    elif kind is str:
-        is_fit = type(value) is str
+    elif kind in (str, bool):
+        is_fit = type(value) is kind
     else:
         is_fit = type(value) is list and all(type(item) is str for item in value)
         value = tuple(value) if is_fit else value

@@ -198,7 +198,8 @@ class _Supervisor:
         self._watch = watch.begin_child(self._watch)
         self._lifeline, self._was_killed = ours, False
         ours.setblocking(False)
-        self._tell(Welcome(watch.lease_until_s(self._watch)))
+        was_enforced = watch.was_enforced(self._watch)
+        self._tell(Welcome(watch.lease_until_s(self._watch), was_enforced))
         its.set_inheritable(True)
         environ = {**self._environ, lifeline.VARIABLE: str(its.fileno())}
         try:

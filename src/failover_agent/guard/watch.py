@@ -84,6 +84,11 @@ def lease_until_s(watch: Watch) -> float:
     return NO_LEASE_S if watch.lease is None or watch.is_over else watch.lease.valid_until_s
 
 
+def was_enforced(watch: Watch) -> bool:
+    """Did the guard have to kill, and has no agent disarmed it since, or armed a newer term?"""
+    return watch.is_over
+
+
 def may_be_left(watch: Watch) -> bool:
     """May the guard end? Nothing is armed, or what is has no end: a hold outlives us (V8)."""
     return watch.lease is None or (not watch.is_over and math.isinf(watch.lease.valid_until_s))

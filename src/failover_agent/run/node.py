@@ -155,7 +155,7 @@ async def _build(
         record_lost=record.is_lost,
         boot_is_new=record.boot_is_new,
         now=clock.now(),
-        lease_until_s=line.lease_until_s,
+        before=startup.Predecessor(line.lease_until_s, line.was_enforced),
     )
     state = paths.known(state, endpoints)
     notifier = Notifier(os.environ, now=clock.now)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from failover_agent.core.effects import ArmGuard, DisarmGuard, MoveDeadline
 from failover_agent.core.events import GuardArmed, GuardFailed
+from failover_agent.core.startup import Predecessor
 from failover_agent.simulation.engine import void
 from failover_agent.simulation.scheduler import Call, Timer
 
@@ -93,10 +94,11 @@ class Guard:
 
     # --- the agent --------------------------------------------------------------------------------
 
-    def welcome(self) -> tuple[int, float]:
-        """An agent starts: its number, and until when a lease of ours runs."""
-        self._watch = self._core.begin_child(self._watch)
-        return self._watch.child, self._core.lease_until_s(self._watch)
+    def welcome(self) -> tuple[int, Predecessor]:
+        """An agent starts: its number, and what is known of the one before it."""
+        watch = self._watch = self._core.begin_child(self._watch)
+        before = Predecessor(self._core.lease_until_s(watch), self._core.was_enforced(watch))
+        return watch.child, before
 
     def greet(self, agent: Agent) -> None:
         """The first word of an agent: its timings."""

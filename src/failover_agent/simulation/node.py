@@ -39,6 +39,7 @@ from failover_agent.core.events import (
     Tick,
 )
 from failover_agent.core.policy import Policy, Role
+from failover_agent.core.startup import NOBODY, Predecessor
 from failover_agent.core.state import NEVER, Durable, Phase, State
 from failover_agent.simulation.engine import Engine
 from failover_agent.simulation.facts import Ordered, Saved, Saw
@@ -167,10 +168,10 @@ class Agent:
         self._core = self.world.core
         self._dice = self.world.scheduler.dice(self.run_id)
         self._arming: int | None = None
-        self.child, lease_until_s = 0, NEVER
+        self.child, before = 0, NOBODY
         if host.guard is not None:
-            self.child, lease_until_s = host.guard.welcome()
-        self.state = self._begin(lease_until_s)
+            self.child, before = host.guard.welcome()
+        self.state = self._begin(before)
         self.started_at_s = self.world.scheduler.now_s
         self.lane = Lane(self)
         self.mail = Mail(self)
@@ -179,7 +180,7 @@ class Agent:
         Watcher(self)
         self.post(Tick())
 
-    def _begin(self, lease_until_s: float) -> State:
+    def _begin(self, before: Predecessor) -> State:
         host = self.host
         was_lost = host.record is None
         if host.record is None:
@@ -193,7 +194,7 @@ class Agent:
             record_lost=was_lost,
             boot_is_new=boot_is_new,
             now=host.clock(),
-            lease_until_s=lease_until_s,
+            before=before,
         )
         ways = {
             role: tuple(cable(target, number) for number in range(host.cables))

@@ -23,6 +23,7 @@ from failover_agent.core import (
 )
 from failover_agent.core.events import Event
 from failover_agent.core.policy import Policy
+from failover_agent.core.startup import Predecessor
 from failover_agent.core.state import Durable, State
 from failover_agent.guard import watch
 
@@ -40,7 +41,7 @@ class Begin(Protocol):
         record_lost: bool,
         boot_is_new: bool,
         now: float,
-        lease_until_s: float = ...,
+        before: Predecessor = ...,
     ) -> State:
         """The state of an agent that has just read its record."""
 

@@ -57,8 +57,8 @@ LOOKED_AT: Mapping[type[Any], Mapping[str, int]] = {
         "start_job": TERM, "stop_job": TERM, "repairing": SAME, "leaderless_at_s": LONG_SINCE,
         "prepared_for": SAME, "invitation": SAME, "candidacy": NEST, "ask_again_at_s": UNTIL,
         "handover": NEST, "release": NEST, "stand_back_until_s": UNTIL, "retry_at_s": UNTIL,
-        "not_able_until_s": UNTIL, "woke_at_s": SINCE, "hold_ends_at_s": UNTIL,
-        "stopping": SAME, "record_error": SAME, "guard_error": SAME,
+        "not_able_until_s": UNTIL, "recovers_at_s": UNTIL, "woke_at_s": SINCE,
+        "hold_ends_at_s": UNTIL, "stopping": SAME, "record_error": SAME, "guard_error": SAME,
     },
     Durable: {
         "term": TERM, "holder": NEST, "released": SAME, "led": SAME, "hold": SAME,

@@ -18,6 +18,7 @@ from failover_agent.core.events import (
     StopFailed,
 )
 from failover_agent.core.policy import Role
+from failover_agent.core.startup import Predecessor
 from failover_agent.core.state import NEVER, ContainerState, Durable, Phase
 from failover_agent.guard.watch import Lease
 from failover_agent.verification import rules
@@ -81,7 +82,7 @@ class Hosts(Mail):
             record_lost=was_lost,
             boot_is_new=boot_is_new,
             now=host.clock.read(self.now_s),
-            lease_until_s=watch.lease_until_s(host.watch),
+            before=Predecessor(watch.lease_until_s(host.watch), watch.was_enforced(host.watch)),
         )
         host.record = Record(node_id, host.boot, state.durable)
         host.agent = Agent(self.serial, host.watch.child, state, self.now_s)

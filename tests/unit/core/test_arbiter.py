@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from failover_agent.core import leases
+from failover_agent.core import leases, reports
 from failover_agent.core.effects import (
     Reply,
     SendHeartbeat,
@@ -51,6 +51,7 @@ from tests.unit.core.builders import (
     vote_in,
 )
 from tests.unit.core.trio import (
+    LEASE_S,
     WITNESS,
     a_candidate_of_three,
     a_standby_of_three,
@@ -59,6 +60,7 @@ from tests.unit.core.trio import (
     goes_on,
     peer_leads,
     peer_renews,
+    peer_stands_by,
     phase,
     restarted,
     trio,
@@ -186,6 +188,54 @@ def test_a_candidate_asks_again_when_the_promise_it_was_told_of_ends() -> None:
         assert node.now < refused_at_s + 5.0
 
     assert node.now == pytest.approx(refused_at_s + 3.3, abs=0.15)
+
+
+def test_a_candidate_asks_again_when_the_first_of_its_refusers_may_say_yes() -> None:
+    """One yes is enough beside its own."""
+    node = a_candidate_of_three()
+    node.takes(node.vote(VoteKind.POLL, Refusal.JUST_STARTED, remaining_s=0.3))
+    node.takes(witness_votes(node, VoteKind.POLL, Refusal.PROMISED, remaining_s=9.0))
+    assert phase(node) is Phase.STANDBY
+
+    assert node.state.ask_again_at_s == pytest.approx(node.now + 0.3, abs=0.1)
+
+
+def test_a_candidate_that_its_peer_refused_asks_again_when_the_arbiters_promise_ends() -> None:
+    """Which it did not ask: it knows from the beats until when that is promised."""
+    node = a_standby_of_three()
+    goes_on(node, 10.2, differs, witness_is_promised)
+    assert phase(node) is Phase.ACQUIRING
+
+    step = node.takes(node.vote(VoteKind.POLL, Refusal.JUST_STARTED, remaining_s=9.0))
+
+    assert phases(step) == [(Phase.STANDBY, Reason.VOTE_REFUSED)]
+    assert node.state.ask_again_at_s == node.state.peers[WITNESS].promised_until_s
+
+
+def differs(node: Node) -> Event:
+    """A beat of a standby that lets others go first."""
+    return node.beat(readiness=Readiness.DIFFERS)
+
+
+def test_after_a_kill_by_the_guard_the_peer_goes_first() -> None:
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+
+    node.takes(all_down(node), node.beat(), witness_is_free(node))
+
+    assert (phase(node), node.state.reason) == (Phase.STANDBY, Reason.GUARD_KILL)
+    ready, because = reports.readiness(node.state, node.now, node.policy)
+    assert ready is Readiness.DIFFERS
+    assert because == ("its guard had to kill the agent before this one, with the containers",)
+    assert questions(goes_on(node, LEASE_S - 1.0, peer_stands_by, witness_is_free)) == []
+    assert questions(goes_on(node, 2.0, peer_stands_by, witness_is_free)), "it has not asked"
+
+
+def test_after_a_kill_by_the_guard_a_peer_that_is_not_able_is_not_waited_for() -> None:
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+
+    node.takes(all_down(node), node.beat(readiness=Readiness.CANNOT), witness_is_free(node))
+
+    assert phase(node) is Phase.ACQUIRING
 
 
 def test_a_voter_that_takes_its_word_back_counts_no_more() -> None:

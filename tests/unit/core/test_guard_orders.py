@@ -270,6 +270,17 @@ def test_the_guard_of_the_agent_before_stays_armed_while_something_runs() -> Non
     assert len(of_kind(step, DisarmGuard)) == 1
 
 
+def test_a_guard_that_had_to_kill_stays_armed_for_a_lease_though_nothing_runs() -> None:
+    """A start that the killed agent ordered may come through yet."""
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+
+    early = goes_on(node, LEASE_S - 0.5, all_down)
+    late = goes_on(node, 1.0, all_down)
+
+    assert of_kind(early, DisarmGuard) == []
+    assert len(of_kind(late, DisarmGuard)) == 1
+
+
 def test_the_guard_of_the_agent_before_stays_armed_while_one_is_not_seen() -> None:
     node = begun()
 

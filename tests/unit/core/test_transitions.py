@@ -64,6 +64,9 @@ from tests.unit.core.trio import (
     witness_renews,
     witness_votes,
 )
+from tests.unit.core.trio import (
+    begun as begun_of_three,
+)
 
 Way = Callable[[], Node]
 Arrow = tuple[Phase, Phase, Reason]
@@ -249,6 +252,12 @@ def first_of_three() -> Node:
     return node
 
 
+def after_a_kill() -> Node:
+    node = begun_of_three(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+    node.takes(all_down(node))
+    return node
+
+
 def by_word_of_three() -> Node:
     node = fencing_standby()
     node.takes(node.leading_beat(hold=True))
@@ -278,6 +287,7 @@ WAYS: list[Way] = [
     # starting
     after(lambda: begun("backup"), newer_term),
     after(invitable, ready_peer),
+    after(after_a_kill, ready_peer),
     resuming,
     *(after(invitable, released_for(reason), *LEADS) for reason in INVITATIONS),
     after(lives(lambda: begun("primary", Durable()), 11, ready_peer), *LEADS),
