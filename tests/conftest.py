@@ -10,9 +10,13 @@ import pytest
 
 KIND = 10  # nice(2): what only computes leaves the processors to what has to be on time
 
-# How long an example takes says something of the machine, and nothing of the code.
+# How long an example takes says something of the machine, and nothing of the code. The examples
+# are the same each time, except for `make fuzz`, which is there to find new ones.
 hypothesis.settings.register_profile(
-    "steady", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+    "steady",
+    deadline=None,
+    derandomize=not os.environ.get("FUZZ_EXAMPLES"),
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
 )
 hypothesis.settings.load_profile("steady")
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,10 +54,12 @@ def program(name: str) -> str:
 class Member:
     """One etcd process, and its data in `folder`."""
 
-    def __init__(self, name: str, folder: Path, scheme: str, options: Sequence[str]) -> None:
+    def __init__(
+        self, name: str, folder: Path, scheme: str, options: Sequence[str], ports: tuple[int, int]
+    ) -> None:
         self.name = name
         self.folder = folder
-        self.port, peer_port = _free_port(), _free_port()
+        self.port, peer_port = ports
         self.endpoint = f"{scheme}://127.0.0.1:{self.port}"
         self.peer_url = f"http://127.0.0.1:{peer_port}"
         self._options = tuple(options)
@@ -115,7 +117,11 @@ class Etcd:
         options: Sequence[str] = (),
         client: Sequence[str] = (),
     ) -> None:
-        self.members = [Member(f"etcd-{n}", folder, scheme, options) for n in range(count)]
+        free = _free_ports(2 * count)
+        self.members = [
+            Member(f"etcd-{n}", folder, scheme, options, ports)
+            for n, ports in enumerate(zip(free[:count], free[count:], strict=True))
+        ]
         self.client = tuple(client)
 
     @property
@@ -390,11 +396,13 @@ async def wire(member: Member) -> AsyncIterator[Wire]:
         server.close()
 
 
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
+def _free_ports(count: int) -> list[int]:
+    """All different: each is kept until the last one is found."""
+    with ExitStack() as stack:
+        kept = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for free in kept:
+            free.bind(("127.0.0.1", 0))
+        return [free.getsockname()[1] for free in kept]
 
 
 # --- certificates ---------------------------------------------------------------------------------

@@ -226,6 +226,17 @@ async def ask(target: Target, raw: bytes, limit_s: float = ANSWER_S) -> tuple[in
             return CLOSED, b""
 
 
+async def read_to_the_end(reader: asyncio.StreamReader) -> bytes:
+    """All that a connection still says. An abort is an end too."""
+    told = bytearray()
+    try:
+        while more := await reader.read(65536):
+            told += more
+    except ConnectionResetError:
+        pass
+    return bytes(told)
+
+
 async def read_answer(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     """The next answer of a connection; raises OSError or EOFError where it is closed."""
     head = await reader.readuntil(b"\r\n\r\n")

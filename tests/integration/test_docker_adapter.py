@@ -18,7 +18,7 @@ from urllib.parse import quote
 import pytest
 
 from failover_agent.adapters.clock import Clock
-from failover_agent.adapters.docker import DockerEngine, Timing, processes
+from failover_agent.adapters.docker import DockerEngine, Timing, lane, processes
 from failover_agent.adapters.docker.processes import PROC
 from failover_agent.adapters.docker.sights import OnProcess
 from failover_agent.core.effects import (
@@ -60,6 +60,7 @@ T = TypeVar("T")
 UP, DOWN, UNKNOWN = ContainerState.UP, ContainerState.DOWN, ContainerState.UNKNOWN
 LIMIT_S = 30.0
 QUICK = Timing(window_s=2.0, survey_s=1.0, answer_s=1.0, remind_s=0.3, retry_s=0.1, backoff_s=0.3)
+PATIENT = replace(QUICK, answer_s=5.0)  # a machine that is busy is not an engine that is lost
 SLOW = Timing(survey_s=60.0)  # what comes, comes from the stream
 
 
@@ -183,6 +184,8 @@ async def adapter(  # noqa: PLR0913 - each has a name
                 await core.hears(lambda: len(core.events))
                 # On a slow machine a snapshot may come before one of them was looked at.
                 await core.hears(lambda: not any(map(is_awaited, core.views.values())))
+                # A stream begins with what was done before the test.
+                await core.hears(lambda: is_settled(engine))
             yield engine, core
             if watch is not None:
                 watch.cancel()
@@ -192,6 +195,15 @@ async def adapter(  # noqa: PLR0913 - each has a name
 
 def is_awaited(view: ContainerObservation) -> bool:
     return view.detail == "not seen yet"
+
+
+def is_settled(engine: DockerEngine) -> bool:
+    """Is there nothing to be looked at? While the engine is lost there is nothing to see."""
+    sights = engine._sights
+    return sights._is_lost or all(
+        (it.starts, it.orders) == (it.starts_seen, it.orders_seen) and not it.hint.is_set()
+        for it in sights._watched.values()
+    )
 
 
 async def aside(call: Callable[[], T]) -> T:
@@ -255,18 +267,16 @@ async def test_the_first_word_is_a_snapshot_of_all_in_their_order(node: Node) ->
 
 async def test_a_death_is_told_at_once_and_nothing_twice(node: Node) -> None:
     service = run(node, "db")
-    async with adapter(node) as (_, core):
+    async with adapter(node, timing=PATIENT) as (_, core):
+        known = len(core.events)
         incarnation = core.views["db"].incarnation
         await aside(service.kill)
         await core.hears(lambda: core.of(ContainerDied))
 
-        assert core.of(ContainerDied) == [ContainerDied("db", incarnation, "exited (137)")]
         # Two windows of the stream and some surveys later all is said.
         began_s = time.monotonic()
         await core.hears(lambda: time.monotonic() - began_s > 2 * QUICK.window_s)
-        assert len(core.of(ContainerDied)) == 1
-        assert core.of(ContainerChanged) == []
-        assert len(core.of(ContainersObserved)) == 1
+        assert core.events[known:] == [ContainerDied("db", incarnation, "exited (137)")]
 
 
 async def test_a_docker_restart_is_a_death_and_another_incarnation(node: Node) -> None:
@@ -356,7 +366,7 @@ async def test_an_unhealthy_container_is_down_until_it_is_well_again(node: Node)
 @containers(Spec("web", memory_mb=16))
 async def test_a_container_out_of_memory_is_down(node: Node) -> None:
     service = run(node, "web")
-    async with adapter(node, timing=SLOW) as (_, core):
+    async with adapter(node, timing=PATIENT) as (_, core):
         service.run_out_of_memory()
         await core.hears(lambda: core.of(ContainerDied))
         assert core.of(ContainerDied)[0].detail == "exited (137)"
@@ -391,7 +401,7 @@ async def test_deaths_are_told_while_the_engine_shuts_down(node: Node) -> None:
 
         await aside(node.engine.start)
         await core.hears(lambda: len(core.of(ContainersObserved)) >= 2)
-        assert core.views["db"].detail == "exited (137)"
+        await core.hears_of("db", "exited (137)")
 
 
 async def test_the_processes_of_a_killed_engine_are_seen_to_live_and_to_end(node: Node) -> None:
@@ -411,7 +421,7 @@ async def test_the_processes_of_a_killed_engine_are_seen_to_live_and_to_end(node
         before = len(core.of(ContainersObserved))
         await aside(node.engine.start)
         await core.hears(lambda: len(core.of(ContainersObserved)) > before)
-        assert {view.state for view in core.views.values()} == {DOWN}
+        await core.hears(lambda: {view.state for view in core.views.values()} == {DOWN})
 
 
 async def test_in_another_pid_namespace_nothing_is_claimed(node: Node) -> None:
@@ -553,7 +563,8 @@ async def test_one_container_of_which_the_engine_says_nothing_is_unknown(
     run(node, "web")
     async with AsyncExitStack() as stack:
         between, host = await stack.enter_async_context(relay(node, tmp_path))
-        _, core = await stack.enter_async_context(adapter(node, host=host))
+        timing = replace(QUICK, answer_s=2.0)  # Each look that gets no answer takes so long.
+        _, core = await stack.enter_async_context(adapter(node, host=host, timing=timing))
         between.swallow = f"containers/{node.services['db'].inspect()['Id']}/json".encode()
         await core.hears(lambda: core.views["db"].state is UNKNOWN)
         assert core.views["db"].alive
@@ -575,7 +586,8 @@ async def test_containers_start_in_order_and_each_is_waited_for(lab: Lab, node: 
         assert core.of(ContainersStarted) == [ContainersStarted(7)]
         assert core.detail("cache") == "running (healthy)"
         assert isinstance(core.events[-1], ContainersStarted), "the core knows them before"
-    starts = sorted(lab.truth.runs(), key=lambda run: run.first_s)
+    runs = (run for run in lab.truth.runs() if run.has_started)
+    starts = sorted(runs, key=lambda run: run.first_s)
     assert [run.name for run in starts] == ["db", "cache", "web"]
     healthy_after_s = 0.5  # the first check of the lab's containers
     assert starts[2].first_s - starts[1].first_s > healthy_after_s
@@ -632,7 +644,10 @@ async def test_a_start_that_the_engine_refuses_is_told_in_its_words(node: Node) 
     assert node.services["web"].state == "created", "the order is kept"
 
 
-async def test_a_process_that_ends_at_once_did_not_start(node: Node) -> None:
+async def test_a_process_that_ends_at_once_did_not_start(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lane, "SETTLED_S", 5.0)
     node.services["web"].break_process()
     async with adapter(node) as (engine, core):
         await engine.perform(StartContainers(term=1, names=("db", "web")))
@@ -643,10 +658,10 @@ async def test_a_process_that_ends_at_once_did_not_start(node: Node) -> None:
 @containers(Spec("web", health=True))
 async def test_a_container_that_does_not_become_healthy_did_not_start(node: Node) -> None:
     node.services["web"].make_sick()
-    async with adapter(node, start_timeout_s=2.0) as (engine, core):
+    async with adapter(node, start_timeout_s=6.0) as (engine, core):
         await engine.perform(StartContainers(term=1, names=("web",)))
         assert core.of(StartFailed) == [
-            StartFailed(1, "web", "not healthy within 2 s: running (unhealthy)")
+            StartFailed(1, "web", "not healthy within 6 s: running (unhealthy)")
         ]
 
 
@@ -789,13 +804,13 @@ async def test_containers_stop_in_the_order_given(lab: Lab, node: Node) -> None:
     assert ends["web"] < ends["db"]
 
 
-@containers(Spec("db", ignores_term=True), "web")
+@containers(Spec("db", ignores_term=True, stop_timeout_s=8), "web")
 @pytest.mark.parametrize(
     ("grace_s", "stop_timeout_s", "least_s", "most_s"),
     [
-        (None, None, 2.0, 2.9),  # the container's own
+        (None, None, 8.0, 8.9),  # the container's own
         (None, 1, 1.0, 1.9),  # the operator's
-        (0.5, 3, 0.5, 0.9),  # the order's, and not in whole seconds
+        (0.5, 30, 0.5, 0.9),  # the order's, and not in whole seconds
         (0, None, 0.0, 0.9),
     ],
 )
@@ -811,7 +826,7 @@ async def test_a_container_that_ignores_term_is_killed_after_its_grace(
 
         assert core.of(ContainersStopped) == [ContainersStopped(1)]
         await core.hears_of("db", "exited (137)")
-    assert least_s <= took_s < most_s + 1.5, "and no more than a loaded machine adds"
+    assert least_s <= took_s < most_s + 5, "and no more than a loaded machine adds"
 
 
 @containers(Spec("db", ignores_term=True), Spec("web", ignores_term=True), "job")

@@ -19,7 +19,7 @@ from failover_agent.guard import engine as guard
 from failover_agent.guard.engine import NO_FILES, TlsFiles
 from tests.integration.etcd import Authority, authority
 from tests.integration.gate import gate
-from tests.integration.test_docker_adapter import Node, adapter, aside, run
+from tests.integration.test_docker_adapter import PATIENT, Node, adapter, aside, run
 from tests.lab.lab import Lab
 from tests.lab.service import Service, Spec
 
@@ -116,7 +116,7 @@ async def test_an_engine_behind_tls_is_watched_and_ordered_alike(
 
 async def problem(node: Node, host: str, files: TlsFiles) -> str:
     """What a probe says, and what the core is told, which is the same."""
-    async with adapter(node, host=host, files=files) as (engine, core):
+    async with adapter(node, host=host, files=files, timing=PATIENT) as (engine, core):
         with pytest.raises(EngineError) as raised:
             await engine.probe()
     lost = core.of(EngineLost)[0]

@@ -10,8 +10,20 @@ import pytest
 from failover_agent.core.events import Event, HeartbeatAnswered, VoteAnswered
 from failover_agent.core.messages import Refusal, VoteKind
 from failover_agent.core.policy import Role
-from tests.integration.etcd import CLOCK, KEY, Etcd, Side, error_of, etcd, side, vote_of, wait_s
-from tests.lab.until import until_async
+from tests.integration.etcd import (
+    CLOCK,
+    DEADLINE_S,
+    KEY,
+    Etcd,
+    Member,
+    Side,
+    error_of,
+    etcd,
+    side,
+    vote_of,
+    wait_s,
+)
+from tests.lab.until import until, until_async
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -65,6 +77,7 @@ async def one_holds(node: Side, other: Side) -> None:
 
     holds = await until_async(holder, 30, "somebody holds")
     loses = other if holds is node else node
+    loses.deadline_s = DEADLINE_S
     assert (await loses.polls()).refusal is Refusal.PROMISED
 
 
@@ -72,17 +85,19 @@ async def test_a_member_that_is_killed_costs_one_try(three: Etcd) -> None:
     async with side(leader_first(three), lease_s=2.0, deadline_s=10.0) as primary:
         await lead(primary, 1)
         three.leader().kill()
-        assert await is_renewed(primary, 1), primary.posted[-1]  # Within the time of one beat.
+        # Within the time of one beat; or of a second one, which is what a node would send.
+        assert await is_renewed(primary, 1) or await is_renewed(primary, 1), primary.posted[-2:]
 
 
 async def test_without_a_majority_nothing_is_granted_and_with_one_it_goes_on(three: Etcd) -> None:
     endpoints = leader_first(three)
     async with (
-        side(endpoints, lease_s=1.0, deadline_s=1.5) as primary,
-        side(endpoints, BACKUP, lease_s=1.0, deadline_s=1.5) as backup,
+        side(endpoints, lease_s=1.0) as primary,
+        side(endpoints, BACKUP, lease_s=1.0) as backup,
     ):
         await lead(primary, 1)
         await backup.looks()
+        primary.deadline_s = backup.deadline_s = 1.5
         killed = three.members[1:]
         for member in killed:
             member.kill()
@@ -100,18 +115,20 @@ async def test_a_paused_member_costs_little_and_a_paused_majority_grants_nothing
     by_endpoint = {member.endpoint: member for member in three.members}
     first, second, _ = (by_endpoint[endpoint] for endpoint in endpoints)
     async with (
-        side(endpoints, lease_s=2.0, deadline_s=2.0) as primary,
-        side(endpoints, BACKUP, lease_s=2.0, deadline_s=2.0) as backup,
+        side(endpoints, lease_s=2.0) as primary,
+        side(endpoints, BACKUP, lease_s=2.0) as backup,
     ):
         await lead(primary, 1)
         await backup.looks()
         first.pause()
         await until_async(lambda: is_renewed(primary, 1), 30, "the others have a leader")
         began_s = CLOCK.now()
-        for _ in range(3):
-            assert (await primary.renews(1)).granted  # The one that answered last is asked first.
-        assert CLOCK.now() - began_s < 2.0
+        for _ in range(10):
+            assert (await primary.renews(1)).granted
+        took_s = CLOCK.now() - began_s
+        assert took_s < 6.0, "who answered last is asked first: the silent one costs a second"
 
+        primary.deadline_s = backup.deadline_s = 2.0
         second.pause()
         await wait_s(2.1)
         await refuses_all(primary, backup, 1)
@@ -125,11 +142,12 @@ async def test_a_candidacy_that_sleeps_in_a_paused_etcd_takes_nothing_from_who_c
     three: Etcd,
 ) -> None:
     async with (
-        side(three.endpoints, lease_s=1.0, deadline_s=1.0) as primary,
-        side(three.endpoints, BACKUP, lease_s=1.0, deadline_s=1.0) as backup,
+        side(three.endpoints, lease_s=1.0) as primary,
+        side(three.endpoints, BACKUP, lease_s=1.0) as backup,
     ):
         await lead(primary, 1)
         await backup.looks()
+        primary.deadline_s = backup.deadline_s = 1.0
         await wait_s(1.1)
         for member in three.members:
             member.pause()
@@ -141,11 +159,18 @@ async def test_a_candidacy_that_sleeps_in_a_paused_etcd_takes_nothing_from_who_c
             member.resume()
         three.wait_healthy()
 
-        winner = three.value()["holder"]["role"]
-        mine, theirs = (primary, backup) if winner == Role.PRIMARY else (backup, primary)
-        term = three.value()["term"]
-        assert (await mine.renews(term)).granted
-        assert (await theirs.polls()).refusal is Refusal.PROMISED
+        await one_holds(primary, backup)
+
+
+def hand_over(cluster: Etcd, heir: Member) -> None:
+    """Who leads is asked to give way, and asked again: a busy machine may elect another one."""
+    heir_id = cluster.member_id(heir)
+
+    def leads() -> bool:
+        cluster._run([cluster.leader().endpoint], "move-leader", heir_id)
+        return cluster.leader() is heir
+
+    until(leads, 30, "the heir leads")
 
 
 async def test_a_change_of_leader_ends_no_promise(three: Etcd) -> None:
@@ -171,10 +196,9 @@ async def test_a_change_of_leader_ends_no_promise(three: Etcd) -> None:
             assert await is_renewed(primary, 1)
             leader = three.leader()
             heir = next(member for member in three.members if member is not leader)
-            three._run([leader.endpoint], "move-leader", three.member_id(heir))
+            hand_over(three, heir)
             assert await is_renewed(primary, 1), primary.posted[-1]
             assert (await backup.polls()).refusal is Refusal.PROMISED
-            assert three.leader() is heir
 
 
 async def test_while_members_come_and_go_two_candidates_never_both_have_it(three: Etcd) -> None:
@@ -207,7 +231,9 @@ async def test_while_members_come_and_go_two_candidates_never_both_have_it(three
                 await wait_s(0.05)
 
     async def disturb() -> None:
-        for member in (*three.members, *three.members):
+        for rounds, member in enumerate(three.members * 10):
+            if rounds >= 6 and {role for _, _, role in held} == {Role.PRIMARY, Role.BACKUP}:
+                break
             await asyncio.to_thread(member.pause)
             await wait_s(0.7)
             await asyncio.to_thread(member.resume)

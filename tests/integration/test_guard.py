@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -30,6 +31,10 @@ pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
 MOST_PSS_KB = 20_000
 CAP_SYS_RESOURCE = 24
+LONG_S = 8.0
+"""A lease that still runs when the next guard or agent has started. No longer than the limit that
+the mutants wait for.
+"""
 
 
 @pytest.fixture
@@ -158,9 +163,11 @@ def test_a_lease_file_that_cannot_be_written_is_an_answer(guard: Guard) -> None:
 def test_it_holds_whatever_has_become_of_the_agent(guard: Guard, fault: str) -> None:
     container = guard.container()
     container.run()
+    lease_s = LONG_S if fault == "killed" else T_S
+    guard.greet(heartbeat_timeout_s=lease_s)
     guard.start()
     agent = guard.agent()
-    until_s = guard.arm(container)
+    until_s = guard.arm(container, left_s=lease_s)
     match fault:
         case "killed":
             os.kill(agent["pid"], signal.SIGKILL)
@@ -190,9 +197,10 @@ def test_an_agent_that_takes_all_the_memory_goes_and_the_guard_stays(guard: Guar
     container = guard.container()
     container.run()
     (group / "memory.limit_in_bytes").write_text(str(80 << 20))
+    guard.greet(heartbeat_timeout_s=LONG_S)
     guard.start(before=["sh", "-c", f'echo $$ > {group}/cgroup.procs; exec "$@"', "sh"])
     agent = guard.agent()
-    until_s = guard.arm(container)
+    until_s = guard.arm(container, left_s=LONG_S)
     guard.order(eat=True)
     until(lambda: not is_running(agent["pid"]), LIMIT_S)
     again = guard.agent(2)
@@ -293,9 +301,10 @@ def test_a_guard_that_was_frozen_hears_its_agent_before_it_kills(guard: Guard) -
 def test_a_new_guard_takes_the_lease_up_and_the_agent_with_it(guard: Guard) -> None:
     container = guard.container()
     container.run()
+    guard.greet(heartbeat_timeout_s=LONG_S)
     guard.start()
     guard.agent()
-    until_s = guard.arm(container)
+    until_s = guard.arm(container, left_s=LONG_S)
     os.kill(guard.pid, signal.SIGKILL)
     until((guard.folder / "lost").exists, LIMIT_S)
     guard.start()
@@ -312,8 +321,7 @@ def test_an_overdue_lease_is_enforced_before_an_agent_starts(guard: Guard) -> No
     guard.start()
     agent = guard.agent()
     until_s = guard.arm(container)
-    os.kill(guard.pid, signal.SIGKILL)
-    os.kill(agent["pid"], signal.SIGKILL)
+    _kill_both(guard, agent["pid"])
     after(until_s)
     assert container.alive() == 1
     guard.config.write_text("this is no TOML any more")
@@ -329,14 +337,20 @@ def test_an_overdue_lease_is_enforced_before_an_agent_starts(guard: Guard) -> No
     assert seen.read_text().rpartition(")")[2].split()[:1] in ([], ["Z"])
 
 
+def _kill_both(guard: Guard, agent: int) -> None:
+    """The guard first. Its agent ends without it, and may have done so by then."""
+    os.kill(guard.pid, signal.SIGKILL)
+    with suppress(ProcessLookupError):
+        os.kill(agent, signal.SIGKILL)
+
+
 def test_a_lease_of_another_boot_is_none(guard: Guard) -> None:
     container = guard.container()
     container.run()
     guard.start()
     agent = guard.agent()
     guard.arm(container)
-    os.kill(guard.pid, signal.SIGKILL)
-    os.kill(agent["pid"], signal.SIGKILL)
+    _kill_both(guard, agent["pid"])
     content = json.loads(guard.lease_file.read_text())
     guard.lease_file.write_text(json.dumps({**content, "boot_id": "another"}))
     guard.start()
@@ -483,7 +497,7 @@ def test_it_works_as_pid_1_and_buries_orphans(guard: Guard) -> None:
     first = until(lambda: _children(guard.pid), LIMIT_S)[0]
     until(lambda: len(_children(first)) == 1, LIMIT_S, "the orphan is buried")
     container = guard.container()
-    guard.arm(container, left_s=1.0)
+    guard.arm(container)
     guard.agent(2)
     os.kill(first, signal.SIGTERM)
     until((guard.folder / "signals").exists, LIMIT_S)
@@ -555,10 +569,11 @@ def test_the_guard_of_failover_agent_run_is_small_and_has_loaded_nothing_of_the_
     process = subprocess.Popen(
         [sys.executable, "-c", program, tmp_path / "config.toml"], stdout=subprocess.PIPE, text=True
     )
+    children: list[int] = []
     try:
         assert process.stdout is not None
         loaded = {name.partition(".")[0] for name in process.stdout.readline().split()}
-        [child] = until(lambda: _children(process.pid), LIMIT_S)
+        [child] = children = until(lambda: _children(process.pid), LIMIT_S)
         smaps = Path(f"/proc/{process.pid}/smaps_rollup").read_text()
         sizes = dict(re.findall(r"(\w+): +(\d+) kB", smaps))
         maps = Path(f"/proc/{process.pid}/maps").read_text()
@@ -570,13 +585,16 @@ def test_the_guard_of_failover_agent_run_is_small_and_has_loaded_nothing_of_the_
         before = Path("/proc/self/oom_score_adj").read_text()
         lowest = "-1000\n" if _has_power(CAP_SYS_RESOURCE) else before
         assert Path(f"/proc/{process.pid}/oom_score_adj").read_text() == lowest
-        assert Path(f"/proc/{child}/oom_score_adj").read_text() == before
-        os.kill(child, signal.SIGKILL)
+        # The guard gives it back only after it has started the child.
+        until(lambda: Path(f"/proc/{child}/oom_score_adj").read_text() == before, LIMIT_S)
     finally:
         process.kill()
-        process.communicate()
-        for pid in [pid for pid in _sleepers() if stat(pid)[1:2] == ["1"]]:
-            os.kill(pid, signal.SIGKILL)
+        process.wait()
+        orphans = [pid for pid in _sleepers() if stat(pid)[1:2] == ["1"]]
+        for pid in {*children, *orphans}:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.communicate()  # Its output ends with the last of them.
 
 
 def _has_power(number: int) -> bool:

@@ -35,7 +35,7 @@ def services(lab: Lab) -> Iterator[dict[str, Service]]:
         service.create()
         service.start()
     yield made
-    if not lab.a.engine.is_up():
+    if not lab.a.engine.is_running():
         lab.a.engine.start()
     for row in lab.a.engine.must("GET", "/containers/json?all=1").json:
         lab.a.engine.must("DELETE", f"/containers/{row['Id']}?force=1")
@@ -115,10 +115,10 @@ def test_what_was_recreated_meanwhile_is_found_by_its_name_and_a_restart_policy_
     guard: Guard, lab: Lab, services: dict[str, Service]
 ) -> None:
     lab.a.docker("update", "--restart", "always", "web")
-    guard.greet(docker_host=f"unix://{lab.a.engine.socket}", heartbeat_timeout_s=3 * T_S)
+    guard.greet(docker_host=f"unix://{lab.a.engine.socket}", heartbeat_timeout_s=5 * T_S)
     guard.start()
     guard.agent()
-    arm(guard, left_s=3 * T_S)  # without a word of ids or processes
+    arm(guard, left_s=5 * T_S)  # without a word of ids or processes
     services["db"].recreate()
     ids = [service.inspect()["Id"] for service in services.values()]
     assert all(map(pids, ids))

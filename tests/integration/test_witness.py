@@ -54,7 +54,7 @@ from tests.lab.until import until_async
 
 pytestmark = pytest.mark.integration
 
-T = 1.0
+T = 3.0
 """Short, because a witness without a record makes its first candidate wait."""
 RUNS = itertools.count(1)
 
@@ -103,7 +103,7 @@ def _opened(state_dir: Path, secrets: Mapping[str, bytes | None]) -> Iterator[li
     run_id = f"w{next(RUNS)}"
     stores = [
         RecordStore.open(
-            state_dir / name, cluster=name, role=Role.WITNESS, host=read_host(), deadline_s=2.0
+            state_dir / name, cluster=name, role=Role.WITNESS, host=read_host(), deadline_s=30.0
         )
         for name in secrets
     ]

@@ -65,15 +65,19 @@ def start(lab: Lab, **settings: Any) -> None:
 
 def is_serving(node: Node) -> bool:
     """Its agent is active and sees every container up."""
-    told = status(node)
-    return told.get("phase") == "active" and all(
-        container["state"] == "up" for container in told["containers"]
-    )
+    return _tells_of_service(status(node))
 
 
 def has_ready_peer(node: Node) -> bool:
     """It serves, and the other could take over."""
-    return is_serving(node) and status(node)["redundancy"]["ok"] is True
+    told = status(node)
+    return _tells_of_service(told) and told["redundancy"]["ok"] is True
+
+
+def _tells_of_service(told: dict[str, Any]) -> bool:
+    return told.get("phase") == "active" and all(
+        container["state"] == "up" for container in told["containers"]
+    )
 
 
 def took_s(condition: Any, limit_s: float, what: str) -> float:

@@ -63,7 +63,8 @@ def sweep() -> None:
     for file in PARENT.glob(f"{PREFIX}*/{LOCK}"):
         if (file.parent / KEPT).exists():
             continue
-        with contextlib.suppress(FileNotFoundError, BlockingIOError), file.open("w") as lock:
+        with contextlib.suppress(FileNotFoundError, BlockingIOError), file.open("r+") as lock:
+            # Opened, not made: one that its lab has just removed must not come back.
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             clear(file.parent)
 

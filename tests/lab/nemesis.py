@@ -19,15 +19,13 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 from tests.lab.faults import Fault, draw
-from tests.lab.lab import Node
-from tests.lab.pair import LIMIT_S, alarms, pass_time
+from tests.lab.pair import LIMIT_S, pass_time
 from tests.lab.trio import Arbiter, Trio
 from tests.lab.truth import Overlap, now_s
 from tests.lab.until import until
 
 MOST_AT_ONCE = 3
 CALM_AFTER = (3, 8)  # so many faults, then a time without
-FAILED_START = "the last start here failed"
 RESTART_S = 5.0  # guard and agent come back, and stop what must not run; on a busy machine
 
 
@@ -115,24 +113,17 @@ class Nemesis:
         self._end_all()
         self._trio.restore()
         since_s = now_s()
-        active = until(self._find_well, LIMIT_S, "one is active, with both others behind it")
+        active = until(self._trio.find_well, LIMIT_S, "one is active, with both others behind it")
         settled_s = now_s() - since_s
         self.longest_settling_s = max(self.longest_settling_s, settled_s)
         self._say(f"calm: {active.name} is active and all is well after {settled_s:.1f} s")
-        assert settled_s <= self._trio.start_bound_s(since_s) + self._timeout_s
+        assert settled_s <= self._trio.start_bound_s(since_s, active) + self._timeout_s
         overlap_s = self._judge()
         if overlap_s:
             self._say(f"  excused: both hosts ran for {overlap_s:.2f} s")
         self.longest_overlap_s = max(self.longest_overlap_s, overlap_s)
         self._judged_s = now_s()
         self._excuses.clear()
-
-    def _find_well(self) -> Node | None:
-        """What failed to start has been mended, and an operator says so, as an alarm asks it."""
-        for node in self._trio.nodes:
-            if FAILED_START in alarms(node).get("not_ready", ""):
-                node.agent.cli("resume")
-        return self._trio.find_redundant()
 
     def _judge(self) -> float:
         """Reads the truth of what was since the last calm; the longest overlap that is excused.

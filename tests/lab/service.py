@@ -114,7 +114,7 @@ class Service:
         new = f"0123456789ab_{self.name}"
         self.create(new)
         self._do("stop")
-        self._engine.must("DELETE", f"/containers/{self.name}")
+        self.remove()  # by force: an agent may have started it again
         self._engine.must("POST", f"/containers/{new}/rename?name={self.name}")
         self._do("start")
 

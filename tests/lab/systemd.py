@@ -72,7 +72,7 @@ class Systemd:
         host.path("/run/docker.sock").unlink(missing_ok=True)
         host.path("/run/docker.sock").symlink_to("engine/docker.sock")
         self._nspawn = host.spawn("systemd", self._command())
-        self._pid = until(self._find_up, 30, f"systemd is up on {self.node.name}")
+        self._pid = until(self._find_up, 120, f"systemd is up on {self.node.name}")
         host.dwell_within(self._pid)
         self.node.engine.start(hosts=[f"unix://{ENGINE}/docker.sock"])
 

@@ -77,8 +77,8 @@ def wait_alarm(node: Node, code: str) -> str:
 
 
 def fill(node: Node, place: str) -> None:
-    """Not one byte is free."""
-    node.host.run(["sh", "-c", f"cat /dev/zero > {place}/ballast"], check=False)
+    """Not one byte is free; again, where some came free since."""
+    node.host.run(["sh", "-c", f"cat /dev/zero >> {place}/ballast"], check=False)
 
 
 def free(node: Node, place: str) -> None:
@@ -152,9 +152,13 @@ def test_after_all_that_a_failover_works_and_the_term_has_grown(trio: Trio) -> N
 def test_a_run_folder_that_is_full_stops_nothing(trio: Trio) -> None:
     """The lease file is for a guard that takes over from a dead one; this one lives."""
     (active, _), since_s = trio.ends(), now_s()
-    fill(active, RUN)
     said = "the lease file cannot be written: "
-    until(lambda: said in active.agent.log(), LIMIT_S, "the guard says so")
+
+    def says_so() -> bool:
+        fill(active, RUN)
+        return said in active.agent.log()
+
+    until(says_so, LIMIT_S, "the guard says so")
     trio.watch_unmoved(active, SHORT_S, since_s)
     free(active, RUN)
     lease = active.host.path(f"{RUN}/default.lease")
@@ -284,7 +288,7 @@ def test_an_engine_that_is_not_there_yet_at_boot_is_waited_for(trio: Trio) -> No
     standby.engine.start()
     active.engine.start()
     found = trio.settle()
-    assert runs_all(trio.lab, found)
+    until(lambda: runs_all(trio.lab, found), LIMIT_S, "all containers run there")
     assert term(found) >= before or term(found) >= 1
     assert {host for host, _ in trio.lab.truth.starts(since_s)} == {found.name}
     for node in (active, standby):
@@ -348,7 +352,12 @@ def test_a_clock_that_is_set_back_and_forth_moves_nothing(trio: Trio) -> None:
 
 # --- under systemd -------------------------------------------------------------------------------
 
-SQUATTER = "import signal, socket; s = socket.create_server(('0.0.0.0', 8000)); signal.pause()"
+SQUATTER = """
+import signal, socket
+server = socket.create_server(("0.0.0.0", 8000))
+print("up", flush=True)
+signal.pause()
+"""
 
 
 def test_systemd_tries_a_port_again_in_peace_and_a_mistake_never() -> None:
@@ -357,6 +366,7 @@ def test_systemd_tries_a_port_again_in_peace_and_a_mistake_never() -> None:
         system = Systemd(lab, lab.a)
         system.boot()
         squatter = lab.a.host.spawn("squatter", [sys.executable, "-c", SQUATTER])
+        until(lambda: "up" in squatter.log(), LIMIT_S, "it listens")
         with pytest.raises(RuntimeError, match="another program already listens on"):
             system.start_agent("primary", {})
         before, since_s = restarts(system), now_s()

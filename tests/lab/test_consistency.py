@@ -9,6 +9,7 @@ import pytest
 
 from tests.lab.conftest import judged
 from tests.lab.lab import Lab, Node
+from tests.lab.metronome import Metronome
 from tests.lab.pair import (
     LIMIT_S,
     alarms,
@@ -88,7 +89,7 @@ def test_a_cut_wire_moves_nothing(pair: Pair, wire: str) -> None:
     wait_for_the_word(standby)
     until(lambda: "redundancy_lost" in alarms(active), LIMIT_S, "the active misses its peer")
     watch(pair.lab, TIMEOUT_S / 2, active)
-    assert status(standby)["phase"] == "standby"
+    until(lambda: status(standby).get("phase") == "standby", LIMIT_S, "the standby stays one")
     network.heal()
     wait_redundant(pair.lab, active)
     until(lambda: not alarms(standby), LIMIT_S, "the standby is content again")
@@ -112,7 +113,7 @@ def test_a_crashed_host_is_replaced_by_the_operators_word(pair: Pair) -> None:
     print(f"from the word to the first container: {first_s - said_at_s:.2f} s")
     standby.agent.wait_phase("active")
     assert term(standby) > before
-    assert status(standby)["reason"] == "operator"
+    until(lambda: status(standby).get("reason") == "operator", LIMIT_S, "and why")
 
     active.boot()
     pair.start(active)
@@ -144,7 +145,7 @@ def test_after_a_power_cut_only_the_last_holder_starts_alone(pair: Pair) -> None
     wait_for_the_word(other)
     started_s = until(lambda: status(other).get("since_s"), LIMIT_S, "how long it waits")
     until(
-        lambda: status(other)["since_s"] > max(started_s, 2 * STARTUP_S),
+        lambda: (status(other).get("since_s") or 0.0) > max(started_s, 2 * STARTUP_S),
         LIMIT_S,
         "longer than any grace",
     )
@@ -166,22 +167,30 @@ def test_a_word_that_is_wrong_makes_two_until_contact_and_then_one(pair: Pair) -
     before, since_s = term(active), now_s()
     pair.lab.network.cut_both(active, standby)
     wait_for_the_word(standby)
+    said_at_s = now_s()
     assert standby.agent.cli(*WORD).returncode == 0
     until(lambda: runs_all(pair.lab, standby), LIMIT_S, "the word is taken at its face")
     standby.agent.wait_phase("active")
-    assert runs_all(pair.lab, active), "and the active, which lives, goes on"
+    until(lambda: runs_all(pair.lab, active), LIMIT_S, "and the active, which lives, goes on")
     assert term(standby) > before
-    healed_at_s = now_s()
-    pair.lab.network.heal()
-    active.agent.wait_phase("standby")
-    wait_redundant(pair.lab, standby)
+    with Metronome() as metronome:
+        healed_at_s = now_s()
+        pair.lab.network.heal()
+        active.agent.wait_phase("standby")
+        wait_redundant(pair.lab, standby)
+        late_s = metronome.late_s(healed_at_s)
     overlaps = pair.lab.truth.overlaps(since_s=since_s)
-    both_s = max(overlap.seconds for overlap in overlaps)
-    after_s = max(overlap.start_s + overlap.seconds for overlap in overlaps) - healed_at_s
-    told_s = status(active)["overlap"]["lasted_s"]
+    ended_at_s = max(overlap.start_s + overlap.seconds for overlap in overlaps)
+    both_s = ended_at_s - min(overlap.start_s for overlap in overlaps)
+    after_s = ended_at_s - healed_at_s
+    told_s = until(lambda: (status(active).get("overlap") or {}).get("lasted_s"), LIMIT_S, "told")
     print(f"overlap: {both_s:.2f} s, {after_s:.2f} s of it after the contact; told: {told_s:.2f} s")
-    assert after_s < TIMEOUT_S, "the older term stops at the first contact"
-    assert abs(told_s - both_s) < TIMEOUT_S / 2, "and has measured what happened"
+    assert after_s < TIMEOUT_S + late_s, "the older term stops at the first contact"
+    # It counts from the winning of the term, and the first container has yet to start then.
+    first_s = pair.lab.truth.first_tick_after(said_at_s, host=standby.name)
+    assert first_s is not None
+    least_s, most_s = both_s - TIMEOUT_S / 2, both_s + (first_s - said_at_s) + TIMEOUT_S / 2
+    assert least_s <= told_s <= most_s, "and has measured what happened"
     assert "code=two_actives" in active.agent.log(), "and alarmed it"
     assert "newer_term" in active.agent.cli("history").stdout
     pair.judged_from_s = now_s()  # the operator lied: it was measured above

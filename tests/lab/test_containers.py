@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.lab import crowd
 from tests.lab.lab import Lab, Node
 from tests.lab.pair import (
     LIMIT_S,
@@ -31,19 +32,21 @@ def lab() -> Iterator[Lab]:
 
 
 def restarts(node: Node, name: str) -> int:
-    found = [item for item in status(node)["containers"] if item["name"] == name]
-    return int(found[0]["restarts"])
+    """By the word of its agent; -1 where that does not answer."""
+    found = [item for item in status(node).get("containers", []) if item["name"] == name]
+    return int(found[0]["restarts"]) if found else -1
 
 
 def test_a_container_that_is_killed_is_repaired_where_it_is(lab: Lab) -> None:
-    start_pair(lab)
+    start_pair(lab, restart_grace_period=10.0)  # a busy machine needs its time to start one
     before = term(lab.a)
     died_at_s = now_s()
     lab.a.services["db"].kill()
     until(lambda: restarts(lab.a, "db") == 1, LIMIT_S, "the agent starts db again")
     wait_redundant(lab, lab.a)
     print(f"downtime: repair: db {lab.truth.downtime('db', died_at_s):.2f} s")
-    assert (term(lab.a), status(lab.b)["phase"]) == (before, "standby")
+    assert term(lab.a) == before
+    until(lambda: status(lab.b).get("phase") == "standby", LIMIT_S, "the standby is still one")
     assert lab.truth.starts(died_at_s) == [("host-a", "db")]
 
 
@@ -54,11 +57,12 @@ def test_one_container_beyond_repair_moves_all_in_order_and_none_runs_twice(lab:
     lab.a.services["web"].kill()
     wait_moved(lab, lab.b, died_at_s, "container beyond repair")
     moved = [name for host, name in lab.truth.starts(died_at_s) if host == "host-b"]
-    assert moved == ["db", "cache", "web"]
+    assert sorted(moved) == ["cache", "db", "web"], "each of them once"
+    crowd.assert_started_in_order(lab.b)
     ends = {run.name: run.last_s for run in lab.truth.runs("host-a") if run.has_ended}
     assert ends["cache"] < ends["db"], "they are stopped in reverse order"
     assert_never_two(lab)
-    assert status(lab.b)["reason"] == "container_down"
+    until(lambda: status(lab.b).get("reason") == "container_down", LIMIT_S, "and why")
     lab.a.services["web"].mend_process()
     wait_redundant(lab, lab.b)
 
@@ -85,7 +89,7 @@ def test_this_is_down_and_moves_the_service(lab: Lab, fault: Callable[[Node], No
     since_s = now_s()
     fault(lab.a)
     wait_moved(lab, lab.b, since_s, fault.__name__)
-    assert status(lab.b)["reason"] == "container_down"
+    until(lambda: status(lab.b).get("reason") == "container_down", LIMIT_S, "and why")
     assert_never_two(lab)
 
 
@@ -106,16 +110,19 @@ def test_a_peer_without_the_container_makes_nothing_worse(lab: Lab) -> None:
     """Beyond repair, but nobody to take over: the rest runs on, repair goes on, status says why."""
     start_pair(lab)
     lab.b.services["web"].remove()
-    until(lambda: not status(lab.a)["redundancy"]["ok"], LIMIT_S, "the active knows")
-    assert "web: no such container" in alarms(lab.a)["redundancy_lost"]
+    missed = "web: no such container"
+    until(
+        lambda: missed in alarms(lab.a).get("redundancy_lost", ""), LIMIT_S, "the active knows why"
+    )
     lab.a.services["web"].break_process()
     since_s = now_s()
     lab.a.services["web"].kill()
     until(lambda: "container_down" in alarms(lab.a), LIMIT_S, "the verdict falls")
     until(lambda: now_s() > since_s + 6, LIMIT_S, "two more graces pass")
-    assert {name for _, name in lab.truth.running_now("host-a")} == {"db", "cache"}
-    assert lab.truth.downtime("db", since_s) < 1.5, "db was never stopped"
-    assert status(lab.a)["phase"] == "active"
+    rest = {("host-a", "db"), ("host-a", "cache")}
+    until(lambda: lab.truth.running_now() == rest, LIMIT_S, "the rest runs")
+    assert lab.truth.starts(since_s) == [], "and was never stopped"
+    until(lambda: status(lab.a).get("phase") == "active", LIMIT_S, "the active stays active")
     lab.a.services["web"].mend_process()
     until(lambda: "container_down" not in alarms(lab.a), LIMIT_S, "repair goes on")
     assert not lab.truth.running_now("host-b")
@@ -143,6 +150,7 @@ def test_a_container_that_somebody_starts_on_the_standby_is_stopped(lab: Lab) ->
     lab.b.services["cache"].start()
     until(lambda: lab.b.services["cache"].state == "exited", LIMIT_S, "its agent stops it")
     until(lambda: "stray_container" not in alarms(lab.b), LIMIT_S, "and is content")
+    until(lambda: not lab.truth.running_now("host-b"), LIMIT_S, "nothing runs there")
     assert "stray_container" in lab.b.agent.log()
     watch(lab, 2.0, lab.a)
     assert term(lab.a) == before

@@ -143,10 +143,10 @@ def test_what_a_proxy_withholds_is_said_and_moves_nothing(lab: Lab) -> None:
         until(lambda code=code: code in alarms(lab.a), LIMIT_S, f"{permission} is missed")  # type: ignore[misc]
         until(lambda code=code, words=words: words in alarms(lab.a).get(code, ""), LIMIT_S, words)  # type: ignore[misc]
         pass_time(4.0)  # twice the restart_grace_period
-        assert told(lab.a, phase="active", term=before)
-        assert runs_all(lab, lab.a)
-    states = {item["state"] for item in status(lab.a)["containers"]}
-    assert states == {"unknown"}, "unknown is not down"
+        until(lambda: told(lab.a, phase="active", term=before), LIMIT_S, "it stays active")
+        until(lambda: runs_all(lab, lab.a), LIMIT_S, "and its containers run")
+    seen = until(lambda: status(lab.a).get("containers"), LIMIT_S, "what it knows of them")
+    assert {item["state"] for item in seen} == {"unknown"}, "unknown is not down"
     proxy.sigkill()
     start_proxy(lab.a)
     wait_redundant(lab, lab.a)

@@ -56,4 +56,4 @@ def test_a_running_service_is_not_touched_by_the_first_start_of_its_agents(
 
 
 def is_led(node: Node) -> bool:
-    return bool(status(node)["phase"] == "active")
+    return bool(status(node).get("phase") == "active")

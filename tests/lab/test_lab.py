@@ -54,7 +54,7 @@ def test_each_host_has_an_engine_of_its_own(lab: Lab) -> None:
     assert lab.a.host.http_get("http://127.0.0.1:8080/") == (200, "web on host-a\n")
     assert "web" in lab.a.docker("ps", "--format", "{{.Names}}").split()
     assert lab.b.services["web"].state == "created"
-    assert runs(lab, (lab.a, "web"))
+    until(lambda: runs(lab, (lab.a, "web")), 30, "it runs there alone")
 
 
 def test_a_container_moved_too_early_is_an_overlap(lab: Lab) -> None:
@@ -62,6 +62,7 @@ def test_a_container_moved_too_early_is_an_overlap(lab: Lab) -> None:
     one.start()
     began_s = now_s()
     other.start()
+    until(lambda: runs(lab, (lab.a, "db"), (lab.b, "db")), 30, "both tick")
     both_ran_from_s = now_s()
     until(lambda: now_s() > both_ran_from_s + 0.5, 30, "half a second together")
     one.stop()
@@ -120,7 +121,7 @@ def test_each_lever_breaks_what_it_says() -> None:
 
         service["greedy"].run_out_of_memory()
         until(lambda: service["greedy"].state == "exited", 30, "killed by the kernel")
-        assert service["greedy"].inspect()["State"]["OOMKilled"]
+        until(lambda: service["greedy"].inspect()["State"]["OOMKilled"], 30, "the engine says so")
         service["greedy"].start()
 
         begun_s = now_s()
@@ -150,6 +151,7 @@ def test_each_lever_breaks_what_it_says() -> None:
 def test_restart_and_recreate_are_a_second_start(lab: Lab) -> None:
     web = lab.a.services["web"]
     web.start()
+    until(lab.truth.starts, 30, "started")  # a TERM before its first word would spare it that word
     web.restart()
     until(lambda: len(lab.truth.starts()) == 2, 30, "restarted")
     before = web.inspect()["Id"]
@@ -218,14 +220,14 @@ def test_containers_run_on_under_a_frozen_or_killed_engine(lab: Lab) -> None:
     lab.a.engine.freeze()
     with pytest.raises(TimeoutError):
         lab.a.engine.api("GET", "/_ping", timeout_s=0.5)
-    assert runs(lab, (lab.a, "db"))
+    until(lambda: runs(lab, (lab.a, "db")), 30, "db runs under the frozen one")
     lab.a.engine.thaw()
-    assert lab.a.engine.is_up()
+    until(lab.a.engine.is_up, 30, "it answers again")
     lab.a.engine.kill()
     killed_s = now_s()
     assert not lab.a.engine.is_up()
     until(lambda: now_s() > killed_s + 1, 30, "a second later")
-    assert runs(lab, (lab.a, "db"))
+    until(lambda: runs(lab, (lab.a, "db")), 30, "db runs under the killed one")
     lab.a.engine.start()
     until(lambda: runs(lab), 30, "the next engine ends what it finds: restart policy no")
 

@@ -15,14 +15,14 @@ pytestmark = [pytest.mark.lab, pytest.mark.timeout(400)]
 
 CONTAINERS, EVENTS = 24, 1000
 LIMIT_S = 120.0
-T_S = 3.0
+T_S = 6.0
 
 
 @pytest.fixture(scope="module")
 def lab() -> Iterator[Lab]:
     """All run on host-a, and host-b could take them."""
     with Lab(crowd.sleepers(CONTAINERS), third_host=True) as made:
-        crowd.start(made)
+        crowd.start(made, heartbeat_timeout=T_S, restart_grace_period=10.0)
         until(lambda: crowd.has_ready_peer(made.a), LIMIT_S, "all run on host-a")
         yield made
 

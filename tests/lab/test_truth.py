@@ -84,8 +84,9 @@ def test_downtime_is_the_longest_hole_whoever_ends_it(tmp_path: Path) -> None:
 
 def test_running_now_is_what_ticks_and_did_not_end(tmp_path: Path) -> None:
     now = now_s()
-    write(tmp_path, "host-a/db", *ticking(now - 1, now))
-    write(tmp_path, "host-a/web", *ticking(now - 1, now), f"end {now:.2f}")
+    soon = now + 60  # however long it takes until they are read
+    write(tmp_path, "host-a/db", *ticking(now - 1, soon))
+    write(tmp_path, "host-a/web", *ticking(now - 1, soon), f"end {soon:.2f}")
     write(tmp_path, "host-b/db", *ticking(now - 5, now - 2))
     assert Truth(tmp_path).running_now() == {("host-a", "db")}
 

@@ -10,6 +10,7 @@ What it was started with it remembers, so that whatever is broken comes back as 
 """
 
 import contextlib
+import math
 import shutil
 from collections.abc import Iterator
 from typing import Any, Literal
@@ -19,9 +20,19 @@ from failover_agent.core.policy import Policy
 from failover_agent.core.policy import Role as PolicyRole
 from tests.lab.agent import PORT, TIMINGS, Role
 from tests.lab.etcd import Etcd
+from tests.lab.journal import promotion_s
 from tests.lab.lab import Lab, Node
 from tests.lab.metronome import Metronome
-from tests.lab.pair import LIMIT_S, assert_never_two, is_redundant, names, runs_all, status, watch
+from tests.lab.pair import (
+    LIMIT_S,
+    alarms,
+    assert_never_two,
+    is_redundant,
+    names,
+    runs_all,
+    status,
+    watch,
+)
 from tests.lab.service import Spec
 from tests.lab.truth import now_s
 from tests.lab.until import until
@@ -29,6 +40,7 @@ from tests.lab.until import until
 Arbiter = Literal["witness", "etcd", "three etcd"]
 TICK_S = 0.05  # between two ticks of a container
 RECORDS = "/var/lib/failover-agent"
+FAILED_START = "the last start here failed"
 
 
 class Trio:
@@ -137,10 +149,16 @@ class Trio:
         alone = not standby or standby["phase"] != "standby" or standby["peer"]["phase"] != "active"
         return None if alone or not standby["redundancy"]["ok"] else found[0]
 
+    def find_well(self) -> Node | None:
+        """The same, where what failed to start was mended, and an operator says so, as it asks."""
+        for node in self.nodes:
+            if FAILED_START in alarms(node).get("not_ready", ""):
+                node.agent.cli("resume")
+        return self.find_redundant()
+
     def ends(self) -> tuple[Node, Node]:
-        """The active one and its standby, where everything is as it should be."""
-        active = self.find_redundant()
-        assert active is not None, "not settled"
+        """The active one and its standby, when everything is as it should be."""
+        active = until(self.find_redundant, LIMIT_S, "settled")
         return active, self.lab.peer_of(active)
 
     def runs_on(self, node: Node) -> bool:
@@ -187,7 +205,7 @@ class Trio:
     def settle(self, limit_s: float = LIMIT_S) -> Node:
         """`restore()`, and then the active one, when everything is as it should be."""
         self.restore()
-        return until(self.find_redundant, limit_s, "one is active, with both others behind it")
+        return until(self.find_well, limit_s, "one is active, with both others behind it")
 
     def _revive_agent(self, node: Node) -> None:
         if node is self.lab.c and self.etcd is not None:
@@ -207,6 +225,7 @@ class Trio:
         """Until all containers run on one node (on `node`), within the bound from `since_s` on, and
         `more_s` for what the bound says nothing of.
 
+        The bound ends with the first start call: how long the starts took is allowed besides.
         Prints how long the service was away, and asserts that nothing ever ran twice since.
         """
 
@@ -215,8 +234,9 @@ class Trio:
             return found[0] if len(found) == 1 and node in (None, found[0]) else None
 
         found = until(find, LIMIT_S, f"{what}: the service is back")
+        start_s = self._starting_s(found, since_s)
         absence_s = self.absence_s(since_s)
-        limit_s = self.bound_s() + more_s + self.start_s + self.metronome.late_s(since_s)
+        limit_s = self.bound_s() + more_s + start_s + self.metronome.late_s(since_s)
         print(f"{what}: away for {absence_s:.2f} s of at most {limit_s:.2f} s, on {found.name}")
         assert_never_two(self.lab, since_s)
         assert absence_s <= limit_s
@@ -237,10 +257,21 @@ class Trio:
         is_register = self.etcd is not None
         return bounds.takeover_s(self._policy(), bounds.Measured(), is_register=is_register)
 
-    def start_bound_s(self, since_s: float) -> float:
-        """From the start of a majority to all containers running, on this machine in these days."""
+    def start_bound_s(self, since_s: float, active: Node) -> float:
+        """From the start of a majority to all containers running on `active`, as they do now."""
         bound_s = bounds.lone_start_s(self._policy(), bounds.Measured())
-        return bound_s + self.start_s + self.metronome.late_s(since_s)
+        return bound_s + self._starting_s(active, since_s) + self.metronome.late_s(since_s)
+
+    def _starting_s(self, active: Node, since_s: float) -> float:
+        """How long the containers of `active` took to start, by its journal, since that moment; at
+        least what was measured on an idle engine.
+        """
+
+        def is_written() -> bool:
+            return promotion_s(active, since_s) != math.inf
+
+        until(is_written, LIMIT_S, f"the journal of {active.name} tells of all containers running")
+        return max(self.start_s, promotion_s(active, since_s) or 0.0)
 
     def _policy(self) -> Policy:
         """What the bounds depend on."""

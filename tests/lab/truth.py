@@ -13,12 +13,14 @@ How far it is to be trusted:
 """
 
 import itertools
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
 CLOCK_STEP_S = 0.01  # of /proc/uptime
 SILENCE_S = 0.4  # without a tick for so long: it does not run now
+LATELY_BYTES = 4096  # hold the ticks of several seconds: enough to see what runs now
 HOLE_S = 1.0  # between two ticks of one run; less is a busy machine
 
 
@@ -84,7 +86,8 @@ class Truth:
     def running_now(self, host: str | None = None) -> set[tuple[str, str]]:
         """(host, name) of all that ticked within the last SILENCE_S and did not say goodbye."""
         since = now_s() - SILENCE_S
-        runs = self.runs(host)
+        files = self.folder.glob(f"{host or '*'}/*/ticks")
+        runs = (run for file in files for run in _read(file, LATELY_BYTES))
         return {(run.host, run.name) for run in runs if run.last_s >= since and not run.has_ended}
 
     def overlaps(self, *, since_s: float = 0.0, group: bool = False) -> list[Overlap]:
@@ -116,12 +119,15 @@ class Truth:
         return max(later - earlier for earlier, later in itertools.pairwise(moments))
 
 
-def _read(file: Path) -> list[Run]:
-    """The lines of one file, cut into runs. A last line that is still being written is left out."""
+def _read(file: Path, last_bytes: int | None = None) -> list[Run]:
+    """The lines of one file, or its last ones, cut into runs.
+
+    A last line that is still being written is left out.
+    """
     host, name = file.parts[-3:-1]
     runs: list[Run] = []
     is_awake = False  # the next tick goes on with the last run
-    for line in file.read_text().split("\n")[:-1]:
+    for line in _lines(file, last_bytes):
         word, _, moment = line.partition(" ")
         if word == "pause":
             is_awake = False
@@ -134,3 +140,13 @@ def _read(file: Path) -> list[Run]:
         is_awake = word != "end"
         runs[-1].has_ended = word == "end"
     return runs
+
+
+def _lines(file: Path, last_bytes: int | None) -> list[str]:
+    """Whole lines alone."""
+    with file.open("rb") as ticks:
+        size = ticks.seek(0, os.SEEK_END)
+        begin = 0 if last_bytes is None else max(0, size - last_bytes)
+        ticks.seek(begin)
+        lines = ticks.read().decode().split("\n")[:-1]
+    return lines[1:] if begin else lines

@@ -24,6 +24,7 @@ from tests.unit.core import (
     test_leases,
     test_paths,
     test_step,
+    test_stopping,
     trio,
 )
 
@@ -39,6 +40,7 @@ MODULES = {
         test_leases,
         test_paths,
         test_step,
+        test_stopping,
     )
 }
 

@@ -129,6 +129,7 @@ async def world(process: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPa
         return found if pid == process.pid and container_id == GROUP else None
 
     monkeypatch.setattr(processes, "find", find)
+    monkeypatch.setattr(watched, "LATELY_S", 60.0)
     made = World(process, processes.PROC)
     await made.sights.survey()
     made.told.clear()

@@ -101,7 +101,7 @@ def test_it_waits_for_engine_and_peer_and_ends_at_a_signal(
     start: Start, number: signal.Signals
 ) -> None:
     agent = start()
-    status = until(agent.status, limit_s=10)
+    status = until(agent.status, limit_s=30)
 
     assert status is not None
     assert (status["cluster"], status["phase"], status["term"]) == ("shop", "starting", 0)
@@ -125,14 +125,14 @@ def test_systemd_hears_that_it_is_ready_and_stops(start: Start, tmp_path: Path) 
         assert heard[1] == "STATUS=starting, term 0"
         assert heard[2:] == ["WATCHDOG=1"] * 3
         agent.process.terminate()
-        until(lambda: listener.recv(100) == b"STOPPING=1", limit_s=10)
+        until(lambda: listener.recv(100) == b"STOPPING=1", limit_s=30)
 
 
 def test_a_second_agent_is_told_what_is_wrong_and_disturbs_nobody(
     start: Start, tmp_path: Path
 ) -> None:
     agent = start()
-    until(agent.status, limit_s=10)
+    until(agent.status, limit_s=30)
     command = [sys.executable, "-m", "failover_agent.run", "--role", "primary"]
     config = tmp_path / "config.toml"
 
@@ -258,11 +258,11 @@ def test_a_mistake_in_the_configuration_is_exit_code_2(tmp_path: Path) -> None:
 
 def test_killed_and_started_again_it_is_the_same_node(start: Start) -> None:
     agent = start()
-    before = until(agent.status, limit_s=10)
+    before = until(agent.status, limit_s=30)
     agent.ends(signal.SIGKILL)
 
     again = start()
-    after = until(again.status, limit_s=10)
+    after = until(again.status, limit_s=30)
 
     assert before is not None
     assert after is not None

@@ -132,8 +132,9 @@ def systemctl(tmp_path: Path, *, jobs: str, state: str) -> str:
     ],
 )
 async def test_a_restart_and_a_shutdown_are_told_from_a_stop(
-    tmp_path: Path, jobs: str, state: str, expected: StopKind
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: str, state: str, expected: StopKind
 ) -> None:
+    monkeypatch.setattr(systemd, "ASK_S", 10.0)
     program = systemctl(tmp_path, jobs=jobs, state=state)
 
     assert await stop_kind(IN_A_UNIT, systemctl=program, cgroup=tmp_path / "cgroup") == expected

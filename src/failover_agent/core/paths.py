@@ -44,11 +44,14 @@ def _put(turn: Turn, role: Role, path: PathView) -> None:
 
 
 def lost(peer: PeerView, now: float, policy: Policy) -> tuple[PathView, ...]:
-    """The paths to a peer that is heard, over which it has not answered for T.
+    """The paths to a peer that is heard all the same, over which it has not answered for T.
 
-    Counted only while we ourselves ran, as silence always is.
+    Counted only while we ourselves ran, as silence always is. A peer that falls silent altogether
+    has lost no path.
     """
-    if len(peer.paths) < 2 or not reports.is_reachable(peer, now, policy):
+    answers = any(path.silent_since_s is None for path in peer.paths)
+    is_heard = answers or reports.is_heard_lately(peer, now, policy)
+    if len(peer.paths) < 2 or not is_heard or not reports.is_reachable(peer, now, policy):
         return ()
     return tuple(path for path in peer.paths if _is_silent(peer, path, now, policy))
 

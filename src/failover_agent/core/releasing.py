@@ -62,7 +62,12 @@ def ends_without_taker(state: State, now: float, policy: Policy, to: Role | None
     stopping = state.stopping
     if stopping is None or stopping.leave:
         return False
-    return to is None or now >= stopping.asked_at_s + policy.patience_s
+    return to is None or now >= _patient_until_s(state, stopping.asked_at_s, policy)
+
+
+def _patient_until_s(state: State, asked_at_s: float, policy: Policy) -> float:
+    """How long an answer is waited for; our own absence is not the silence of those we asked."""
+    return max(asked_at_s, state.woke_at_s) + policy.patience_s
 
 
 def moves(state: State, now: float, policy: Policy, reason: Reason) -> tuple[float, ...]:
@@ -337,7 +342,8 @@ def exit_if_due(turn: Turn) -> None:
     stopping = state.stopping
     if stopping is None:
         return
-    in_time = turn.now < max(stopping.asked_at_s, state.since_s) + policy.patience_s
+    asked_at_s = max(stopping.asked_at_s, state.since_s)
+    in_time = turn.now < _patient_until_s(state, asked_at_s, policy)
     if reports.asks_to_resume(state) and in_time:
         return
     if not state.is_holding:
@@ -360,4 +366,4 @@ def moments_s(state: State, policy: Policy) -> Iterator[float | None]:
         yield state.handover.asked_at_s + policy.heartbeat_interval_s
         yield state.retry_at_s
     if state.stopping is not None:
-        yield state.stopping.asked_at_s + policy.patience_s
+        yield _patient_until_s(state, state.stopping.asked_at_s, policy)

@@ -119,6 +119,20 @@ def test_where_every_path_is_lost_the_peer_is_silent_and_that_is_said_once() -> 
     assert alarms(node) == {"redundancy_lost"}
 
 
+def test_a_peer_that_falls_silent_has_lost_no_path_at_any_moment() -> None:
+    """Its paths are silent for T a little before it is, as each of its own beats counts for it."""
+    node = wired(active())
+    node.takes(fails(node), fails(node, LAN))
+    node.lives(1.0, node.beat())
+    seen: set[str] = set()
+
+    for _ in range(60):
+        node.waits(0.25)
+        seen |= alarms(node)
+
+    assert seen == {"redundancy_lost"}
+
+
 def test_the_silence_of_all_paths_is_that_of_the_peer_and_moves_the_service() -> None:
     node = wired(a_standby())
     node.takes(fails(node), fails(node, LAN))

@@ -15,6 +15,7 @@ from failover_agent.core.events import (
     HeartbeatAnswered,
     RecordWriteFailed,
     StopRequested,
+    Tick,
     VoteFailed,
 )
 from failover_agent.core.messages import BeatAnswer, Refusal, Vote, VoteKind
@@ -168,6 +169,30 @@ def test_a_yes_that_comes_after_its_patience_stops_nothing_any_more() -> None:
 
     assert of_kind(step, StopContainers) == []
     assert node.state.counters.stale == 1
+
+
+def test_its_own_absence_is_no_silence_of_the_peer_that_it_asked() -> None:
+    """The machine stood still for longer than its patience; the answer waits in the socket."""
+    node = active()
+    node.takes(StopRequested())
+    answer = node.vote(VoteKind.PREPARE)
+
+    step = node.takes(Tick(), answer, after_s=3.5)
+
+    assert len(of_kind(step, StopContainers)) == 1
+    assert node.state.phase is Phase.DEMOTING
+
+
+def test_its_own_absence_does_not_end_the_wait_for_a_hold() -> None:
+    node = active(leaving())
+    node.takes(StopRequested())
+    held = on_hold(node)
+
+    step = node.takes(Tick(), after_s=3.5)
+    assert last_words(step) == []
+    (said,) = last_words(node.takes(held))
+
+    assert said.startswith("The containers are left running; the backup holds")
 
 
 def test_a_peer_that_is_silent_is_named_in_the_last_words() -> None:
