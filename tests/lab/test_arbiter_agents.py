@@ -63,7 +63,7 @@ def test_an_agent_frozen_for_less_than_the_timeout_moves_nothing(trio: Trio, pla
 
 def wait_told_of_the_kill(node: Node, log_before: str) -> None:
     """Until the log of this node's agent says, since then, why its peer went first."""
-    told = 'code=not_ready "its guard had to kill the agent before this one, with the containers"'
+    told = 'code=not_ready "its guard had to end the lease of the agent before this one"'
     until(lambda: told in node.agent.log()[len(log_before) :], LIMIT_S, "not ready after the kill")
 
 

@@ -142,6 +142,34 @@ def test_a_frozen_agent_is_killed_and_its_successor_lets_the_other_host_go_first
         trio.must_go_on("backup", 3 * T)
 
 
+def test_the_other_host_goes_first_though_it_does_not_reach_the_arbiter(core: Product) -> None:
+    """It has the vote of the successor at once."""
+    for etcd in (False, True):
+        trio = a_trio_at_rest(core, etcd=etcd)
+        trio.world.cut("backup", trio.arbiter)
+        trio.world.freeze("primary")
+        trio.gone_within("primary", T - KILL_BUDGET + 0.2)
+
+        trio.serves_within("backup", KILL_BUDGET + 2 * INTERVAL + 2 * START + 1.0)
+        trio.must_go_on("backup", 3 * T)
+
+
+def test_the_other_host_goes_first_though_the_arbiter_is_gone_and_the_successors_die(
+    core: Product,
+) -> None:
+    trio = a_trio_at_rest(core)
+    trio.world.crash_witness()
+    trio.world.freeze("primary")
+    trio.gone_within("primary", T - KILL_BUDGET + 0.2)
+    trio.serves_within("backup", KILL_BUDGET + 2 * INTERVAL + 2 * START + 1.0)
+
+    for _ in range(5):
+        trio.must_go_on("backup", 0.8 * T)
+        trio.world.kill_agent("primary")
+        trio.world.start_agent("primary")
+    trio.must_go_on("backup", 3 * T)
+
+
 def test_an_agent_that_hangs_is_succeeded_on_its_host_where_the_other_is_off(core: Product) -> None:
     trio = a_trio_at_rest(core)
     trio.world.crash_host("backup")

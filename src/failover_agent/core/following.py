@@ -49,7 +49,7 @@ def _disarm_guard(turn: Turn) -> None:
     its way through the engine.
     """
     state = turn.state
-    if turn.now < state.recovers_at_s:
+    if turn.now < state.recovers_at_s and state.stopping is None:
         return
     if state.is_guard_armed and not state.is_holding and reports.is_stopped(state):
         turn.state = replace(state, is_guard_armed=False, guarded=None)

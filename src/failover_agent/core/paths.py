@@ -49,16 +49,16 @@ def lost(peer: PeerView, now: float, policy: Policy) -> tuple[PathView, ...]:
     Counted only while we ourselves ran, as silence always is. A peer that falls silent altogether
     has lost no path.
     """
-    answers = any(path.silent_since_s is None for path in peer.paths)
-    is_heard = answers or reports.is_heard_lately(peer, now, policy)
-    if len(peer.paths) < 2 or not is_heard or not reports.is_reachable(peer, now, policy):
+    if len(peer.paths) < 2 or not reports.is_reachable(peer, now, policy):
         return ()
     return tuple(path for path in peer.paths if _is_silent(peer, path, now, policy))
 
 
 def _is_silent(peer: PeerView, path: PathView, now: float, policy: Policy) -> bool:
-    if path.silent_since_s is None:
+    if path.silent_since_s is None or peer.heard_at_s is None:
         return False
+    if peer.heard_at_s - path.silent_since_s <= policy.patience_s:
+        return False  # It fell silent when the peer did.
     since_s = max(path.silent_since_s, peer.silent_since_s)
     return now - since_s >= policy.heartbeat_timeout_s
 

@@ -66,8 +66,11 @@ def ends_without_taker(state: State, now: float, policy: Policy, to: Role | None
 
 
 def _patient_until_s(state: State, asked_at_s: float, policy: Policy) -> float:
-    """How long an answer is waited for; our own absence is not the silence of those we asked."""
-    return max(asked_at_s, state.woke_at_s) + policy.patience_s
+    """How long an answer is waited for; our own absence is not the silence of those we asked, but
+    nobody who stops and is kept from running again and again waits for ever.
+    """
+    longest_s = asked_at_s + policy.heartbeat_timeout_s
+    return min(max(asked_at_s, state.woke_at_s), longest_s) + policy.patience_s
 
 
 def moves(state: State, now: float, policy: Policy, reason: Reason) -> tuple[float, ...]:

@@ -222,7 +222,7 @@ def differs_because(state: State, now: float, policy: Policy) -> tuple[str, ...]
     if state.not_able_until_s > now:
         reasons.append(f"the last start here failed: {state.failed_because}")
     if state.recovers_at_s > now:
-        reasons.append("its guard had to kill the agent before this one, with the containers")
+        reasons.append("its guard had to end the lease of the agent before this one")
     if state.durable.on_hold_for_flapping:
         reasons.append("on hold after max_failovers moves; failover-agent resume ends it")
     for peer in state.peers.values():

@@ -48,16 +48,19 @@ def begin(
     `record_lost`: there was no usable record, so `durable` is empty and we may have promised
     anything: no candidacy is granted, our own included, until the longest lease we could have
     granted has passed (V4). A promise on hold stands across restarts (V8). `before`: by the guard's
-    file (H6, G3). After a kill the peer goes first for T, and the guard is left armed (G2).
+    file (H6, G3). After a kill the peer goes first for T, and the guard is left armed (G2); it has
+    our vote at once, since the record names us: we promised nobody else anything, and lead no more.
     """
     assert not (record_lost and durable.term), "a lost record says nothing"
+    is_own = durable.holder == Holder(policy.role, node_id)
     mine = voter.begin(
         durable,
         now,
         timeout_s=policy.heartbeat_timeout_s,
         forgot=record_lost,
-        is_own=durable.holder == Holder(policy.role, node_id),
+        is_own=is_own,
     )
+    recovers = before.was_killed and policy.requires_lease
     lease_runs = not policy.requires_lease or now < before.lease_until_s - policy.kill_budget_s
     return State(
         role=policy.role,
@@ -79,10 +82,10 @@ def begin(
         },
         containers=Containers(ContainerView(name=name) for name in policy.containers),
         promise=mine.promise,
-        grants_after_s=mine.grants_after_s,
+        grants_after_s=now if recovers and is_own else mine.grants_after_s,
         forgot=mine.forgot,
         is_first=durable.holder is None and before == NOBODY,
         lease_until_s=before.lease_until_s,
-        recovers_at_s=now + policy.heartbeat_timeout_s if before.was_killed else NEVER,
-        is_guard_armed=policy.requires_lease,
+        recovers_at_s=now + policy.heartbeat_timeout_s if recovers else NEVER,
+        is_guard_armed=policy.requires_lease or before != NOBODY,
     )

@@ -155,7 +155,7 @@ REASONS: Mapping[Reason, str] = {
     Reason.STOP_NOT_CONFIRMED: "the stop could not be confirmed",
     Reason.REPAIRED: "the containers were repaired",
     Reason.RECORD_NOT_WRITABLE: "the record cannot be written",
-    Reason.GUARD_KILL: "the guard had to kill the agent before, so the peer goes first",
+    Reason.GUARD_KILL: "the guard had to end the lease of the agent before, so the peer goes first",
 }
 
 

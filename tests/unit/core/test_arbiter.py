@@ -225,9 +225,29 @@ def test_after_a_kill_by_the_guard_the_peer_goes_first() -> None:
     assert (phase(node), node.state.reason) == (Phase.STANDBY, Reason.GUARD_KILL)
     ready, because = reports.readiness(node.state, node.now, node.policy)
     assert ready is Readiness.DIFFERS
-    assert because == ("its guard had to kill the agent before this one, with the containers",)
+    assert because == ("its guard had to end the lease of the agent before this one",)
     assert questions(goes_on(node, LEASE_S - 1.0, peer_stands_by, witness_is_free)) == []
     assert questions(goes_on(node, 2.0, peer_stands_by, witness_is_free)), "it has not asked"
+
+
+def test_after_a_kill_by_the_guard_the_peer_has_our_vote_at_once() -> None:
+    """It may hear nobody else. The record names us, so nothing was promised to another (V4)."""
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+    node.takes(all_down(node), node.beat())
+
+    vote = vote_in(node.takes(node.asked(VoteKind.CANDIDACY, TERM + 1)))
+
+    assert vote.granted
+    assert node.state.durable.holder == THE_BACKUP
+
+
+def test_after_a_kill_by_the_guard_nobody_has_our_vote_while_something_runs() -> None:
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+    node.takes(all_up(node), node.beat())
+
+    vote = vote_in(node.takes(node.asked(VoteKind.CANDIDACY, TERM + 1)))
+
+    assert vote.refusal is Refusal.CONTAINERS_RUN
 
 
 def test_after_a_kill_by_the_guard_a_peer_that_is_not_able_is_not_waited_for() -> None:

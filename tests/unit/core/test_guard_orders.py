@@ -38,6 +38,7 @@ from tests.unit.core.builders import (
     held_term,
     of_kind,
     phases,
+    policy,
 )
 from tests.unit.core.trio import (
     LEASE_S,
@@ -279,6 +280,25 @@ def test_a_guard_that_had_to_kill_stays_armed_for_a_lease_though_nothing_runs() 
 
     assert of_kind(early, DisarmGuard) == []
     assert len(of_kind(late, DisarmGuard)) == 1
+
+
+def test_who_is_told_to_stop_disarms_a_guard_that_had_to_kill_once_nothing_runs() -> None:
+    """Else the lease file stays behind, and the next guard would kill whatever runs by then."""
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+    node.takes(all_down(node))
+
+    step = node.takes(StopRequested())
+
+    assert len(of_kind(step, DisarmGuard)) == 1
+
+
+def test_a_node_whose_arbiter_was_taken_away_disarms_the_guard_of_the_agent_before() -> None:
+    """A plain pair arms nothing: a guard that goes on killing would never end."""
+    node = begun(policy(), held_by(THE_PRIMARY, led=True), was_killed=True)
+
+    step = node.takes(all_down(node))
+
+    assert len(of_kind(step, DisarmGuard)) == 1
 
 
 def test_the_guard_of_the_agent_before_stays_armed_while_one_is_not_seen() -> None:

@@ -133,6 +133,20 @@ def test_a_peer_that_falls_silent_has_lost_no_path_at_any_moment() -> None:
     assert seen == {"redundancy_lost"}
 
 
+def test_a_lost_path_stays_lost_while_the_last_one_dies_too() -> None:
+    node = wired(active())
+    node.takes(fails(node))
+    node.lives(15, node.beat())
+    assert alarms(node) == {LOST}
+    node.takes(fails(node, LAN))
+
+    node.waits(8)
+    assert alarms(node) == {LOST}
+    node.waits(4)
+
+    assert alarms(node) == {"redundancy_lost"}
+
+
 def test_the_silence_of_all_paths_is_that_of_the_peer_and_moves_the_service() -> None:
     node = wired(a_standby())
     node.takes(fails(node), fails(node, LAN))

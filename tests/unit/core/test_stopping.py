@@ -183,6 +183,17 @@ def test_its_own_absence_is_no_silence_of_the_peer_that_it_asked() -> None:
     assert node.state.phase is Phase.DEMOTING
 
 
+def test_one_that_is_kept_from_running_again_and_again_leaves_all_the_same() -> None:
+    node = active(leaving())
+    node.takes(StopRequested())
+    said: list[str] = []
+
+    for _ in range(6):
+        said += last_words(node.takes(Tick(), after_s=2.9))
+
+    assert said
+
+
 def test_its_own_absence_does_not_end_the_wait_for_a_hold() -> None:
     node = active(leaving())
     node.takes(StopRequested())
