@@ -101,7 +101,7 @@ async def test_with_what_the_agent_needs_nothing_is_missing(node: Node, proxy: P
         await engine.perform(StartContainers(term=1, names=("db", "web")))
         assert core.of(ContainersStarted) == [ContainersStarted(1)]
         await aside(node.services["db"].kill)
-        await core.hears(lambda: core.of(ContainerDied))
+        await core.hears(lambda: core.deaths)
         await engine.perform(StopContainers(term=1, names=("db", "web"), grace_s=None))
         assert core.of(ContainersStopped) == [ContainersStopped(1)]
         run(node, "db")
@@ -168,7 +168,7 @@ async def test_without_events_deaths_are_seen_late_and_that_is_said(
         run(node, "db")
         await core.hears_of("db", "running")
         await aside(service.kill)
-        await core.hears(lambda: core.of(ContainerDied))
+        await core.hears(lambda: core.deaths)
 
 
 async def test_a_start_that_is_denied_has_failed_and_nothing_is_unknown(

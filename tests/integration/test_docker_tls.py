@@ -13,7 +13,7 @@ from failover_agent.checks import engine as checks
 from failover_agent.checks.finding import Level
 from failover_agent.config import load
 from failover_agent.core.effects import StartContainers
-from failover_agent.core.events import ContainerDied, ContainersStarted, EngineLost
+from failover_agent.core.events import ContainersStarted, EngineLost
 from failover_agent.errors import EngineError
 from failover_agent.guard import engine as guard
 from failover_agent.guard.engine import NO_FILES, TlsFiles
@@ -107,7 +107,7 @@ async def test_an_engine_behind_tls_is_watched_and_ordered_alike(
         await engine.perform(StartContainers(term=1, names=("db", "web")))
         assert core.of(ContainersStarted) == [ContainersStarted(1)]
         await aside(node.services["db"].kill)
-        await core.hears(lambda: core.of(ContainerDied))
+        await core.hears(lambda: core.deaths)
         report = await engine.probe()
 
     assert report.denials == ()

@@ -7,7 +7,6 @@ import pytest
 
 from failover_agent.core.effects import StartContainers, StopContainers
 from failover_agent.core.events import (
-    ContainerDied,
     ContainersObserved,
     ContainersStarted,
     ContainersStopped,
@@ -69,9 +68,9 @@ async def test_a_downgrade_and_an_upgrade_are_survived(
             await core.hears(
                 lambda: [core.detail(name) for name in ("db", "web")] == ["running"] * 2
             )
-            deaths = len(core.of(ContainerDied))
+            deaths = len(core.deaths)
             await aside(node.services["db"].kill)
-            await core.hears(lambda deaths=deaths: len(core.of(ContainerDied)) > deaths)  # type: ignore[misc]
+            await core.hears(lambda deaths=deaths: len(core.deaths) > deaths)  # type: ignore[misc]
             await engine.perform(StopContainers(term=term, names=("db", "web"), grace_s=None))
             assert len(core.of(ContainersStopped)) == term
         for lost in core.of(EngineLost):

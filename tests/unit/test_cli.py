@@ -767,6 +767,15 @@ async def test_a_broken_configuration_points_to_the_socket(agent: Agent, here: P
     assert "name its socket with --socket" in done.err
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """What is started in the background of a shell ignores SIGINT, and so do its children."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 async def test_watching_redraws_until_it_is_interrupted(agent: Agent) -> None:
     async with agent.listening():
         watching = await start("status", "--watch", "--socket", agent.socket)
