@@ -456,7 +456,7 @@ class Histories(RuleBasedStateMachine):
         if boot_is_new:
             before = NOBODY
         elif by_guard and self.policy.requires_lease:
-            before = Predecessor(was_killed=True)
+            before = Predecessor(was_enforced=True)
         else:
             before = Predecessor(self.guard_until_s)
         self._begin(durable, record_lost=record_lost, boot_is_new=boot_is_new, before=before)

@@ -22,11 +22,11 @@ from failover_agent.core.state import (
 @dataclass(frozen=True, slots=True)
 class Predecessor:
     """The agent before this one, as the guard knows it: until when its lease runs, and whether the
-    guard had to kill it and its containers at the end.
+    guard had to enforce the end of it, on that agent and its containers.
     """
 
     lease_until_s: float = NEVER
-    was_killed: bool = False
+    was_enforced: bool = False
 
 
 NOBODY = Predecessor()
@@ -60,7 +60,7 @@ def begin(
         forgot=record_lost,
         is_own=is_own,
     )
-    recovers = before.was_killed and policy.requires_lease
+    recovers = before.was_enforced and policy.requires_lease
     lease_runs = not policy.requires_lease or now < before.lease_until_s - policy.kill_budget_s
     return State(
         role=policy.role,

@@ -218,7 +218,7 @@ def differs(node: Node) -> Event:
 
 
 def test_after_a_kill_by_the_guard_the_peer_goes_first() -> None:
-    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_enforced=True)
 
     node.takes(all_down(node), node.beat(), witness_is_free(node))
 
@@ -232,7 +232,7 @@ def test_after_a_kill_by_the_guard_the_peer_goes_first() -> None:
 
 def test_after_a_kill_by_the_guard_the_peer_has_our_vote_at_once() -> None:
     """It may hear nobody else. The record names us, so nothing was promised to another (V4)."""
-    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_enforced=True)
     node.takes(all_down(node), node.beat())
 
     vote = vote_in(node.takes(node.asked(VoteKind.CANDIDACY, TERM + 1)))
@@ -242,7 +242,7 @@ def test_after_a_kill_by_the_guard_the_peer_has_our_vote_at_once() -> None:
 
 
 def test_after_a_kill_by_the_guard_nobody_has_our_vote_while_something_runs() -> None:
-    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_enforced=True)
     node.takes(all_up(node), node.beat())
 
     vote = vote_in(node.takes(node.asked(VoteKind.CANDIDACY, TERM + 1)))
@@ -251,7 +251,7 @@ def test_after_a_kill_by_the_guard_nobody_has_our_vote_while_something_runs() ->
 
 
 def test_after_a_kill_by_the_guard_a_peer_that_is_not_able_is_not_waited_for() -> None:
-    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_enforced=True)
 
     node.takes(all_down(node), node.beat(readiness=Readiness.CANNOT), witness_is_free(node))
 

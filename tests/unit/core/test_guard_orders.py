@@ -273,7 +273,7 @@ def test_the_guard_of_the_agent_before_stays_armed_while_something_runs() -> Non
 
 def test_a_guard_that_had_to_kill_stays_armed_for_a_lease_though_nothing_runs() -> None:
     """A start that the killed agent ordered may come through yet."""
-    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_enforced=True)
 
     early = goes_on(node, LEASE_S - 0.5, all_down)
     late = goes_on(node, 1.0, all_down)
@@ -284,7 +284,7 @@ def test_a_guard_that_had_to_kill_stays_armed_for_a_lease_though_nothing_runs() 
 
 def test_who_is_told_to_stop_disarms_a_guard_that_had_to_kill_once_nothing_runs() -> None:
     """Else the lease file stays behind, and the next guard would kill whatever runs by then."""
-    node = begun(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+    node = begun(durable=held_by(THE_PRIMARY, led=True), was_enforced=True)
     node.takes(all_down(node))
 
     step = node.takes(StopRequested())
@@ -294,7 +294,7 @@ def test_who_is_told_to_stop_disarms_a_guard_that_had_to_kill_once_nothing_runs(
 
 def test_a_node_whose_arbiter_was_taken_away_disarms_the_guard_of_the_agent_before() -> None:
     """A plain pair arms nothing: a guard that goes on killing would never end."""
-    node = begun(policy(), held_by(THE_PRIMARY, led=True), was_killed=True)
+    node = begun(policy(), held_by(THE_PRIMARY, led=True), was_enforced=True)
 
     step = node.takes(all_down(node))
 

@@ -253,7 +253,7 @@ def first_of_three() -> Node:
 
 
 def after_a_kill() -> Node:
-    node = begun_of_three(durable=held_by(THE_PRIMARY, led=True), was_killed=True)
+    node = begun_of_three(durable=held_by(THE_PRIMARY, led=True), was_enforced=True)
     node.takes(all_down(node))
     return node
 

@@ -179,11 +179,11 @@ def begun(
     durable: Durable | None = None,
     *,
     lease_until_s: float = NEVER,
-    was_killed: bool = False,
+    was_enforced: bool = False,
     boot_is_new: bool = False,
     record_lost: bool = False,
 ) -> Node:
-    """A process that has just begun; `lease_until_s`, `was_killed` are what the guard says."""
+    """A process that has just begun; `lease_until_s`, `was_enforced` are what the guard says."""
     policy_ = trio() if policy_ is None else policy_
     me = NODE[policy_.role]
     record = held_by(me, released=True) if durable is None else durable
@@ -195,7 +195,7 @@ def begun(
         record_lost=record_lost,
         boot_is_new=boot_is_new,
         now=START_S,
-        before=startup.Predecessor(lease_until_s, was_killed),
+        before=startup.Predecessor(lease_until_s, was_enforced),
     )
     return Node(state, policy_, START_S)
 
