@@ -5,10 +5,9 @@ import json
 import os
 import shutil
 import signal
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ from failover_agent.core.policy import Role
 from failover_agent.core.state import Health, Phase, Readiness, Reason
 from tests.lab.process import stat
 from tests.lab.until import until, until_async
+from tests.ports import free_ports
 
 CLOCK = Clock()
 CLUSTER = "shop"
@@ -117,7 +117,7 @@ class Etcd:
         options: Sequence[str] = (),
         client: Sequence[str] = (),
     ) -> None:
-        free = _free_ports(2 * count)
+        free = free_ports(2 * count)
         self.members = [
             Member(f"etcd-{n}", folder, scheme, options, ports)
             for n, ports in enumerate(zip(free[:count], free[count:], strict=True))
@@ -394,15 +394,6 @@ async def wire(member: Member) -> AsyncIterator[Wire]:
         yield relay
     finally:
         server.close()
-
-
-def _free_ports(count: int) -> list[int]:
-    """All different: each is kept until the last one is found."""
-    with ExitStack() as stack:
-        kept = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for free in kept:
-            free.bind(("127.0.0.1", 0))
-        return [free.getsockname()[1] for free in kept]
 
 
 # --- certificates ---------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ import pytest
 from tests.lab import engine_api
 from tests.lab.process import stat
 from tests.lab.until import until
+from tests.ports import free_ports
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(120)]
 
@@ -51,10 +52,7 @@ class Run:
 
     def __init__(self, top: Path) -> None:
         self.top = top
-        sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
-        port, other = (one.getsockname()[1] for one in sockets)
-        for one in sockets:
-            one.close()
+        port, other = free_ports(2)
         (top / "config.toml").write_text(CONFIG.format(top=top, port=port, other=other))
         self.process = self.start()
 

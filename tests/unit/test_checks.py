@@ -41,6 +41,7 @@ from failover_agent.core.state import ContainerState, Durable, Holder, Phase
 from failover_agent.errors import ExitCode
 from failover_agent.protocol.envelope import read_token
 from tests.integration.nodes import SECRET, Node, listening, node
+from tests.ports import free_ports
 
 RECORDED = Path(__file__).resolve().parents[1] / "recorded" / "engine-20.10"
 
@@ -68,10 +69,7 @@ def _no_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
+    return free_ports(1)[0]
 
 
 def settings_in(

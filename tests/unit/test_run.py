@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from tests.lab.until import until
+from tests.ports import free_ports
 
 CONFIG = """
 cluster = "shop"
@@ -86,14 +87,6 @@ def start(tmp_path: Path) -> Iterator[Start]:
     for one in started:
         one.process.kill()
         one.process.wait(10)
-
-
-def free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    ports: list[int] = [one.getsockname()[1] for one in sockets]
-    for one in sockets:
-        one.close()
-    return ports
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
